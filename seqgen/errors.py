@@ -1,0 +1,60 @@
+"""Errors that a user can act on, each with the exit code of its kind.
+
+The command line prints `error: <cause>` and the indented details, without a traceback (`-vv` shows
+it). Details say what was typed, what was probably meant, and what to type next.
+"""
+
+from collections.abc import Sequence
+
+
+class SeqgenError(Exception):
+    """Base of all errors that are told on one screen.
+
+    Attributes:
+      cause: one line that states what is wrong.
+      details: further short lines: what was given, the nearest valid name, the fix.
+      exit_code: what the process ends with.
+    """
+
+    exit_code = 1
+
+    def __init__(self, cause: str, *, details: Sequence[str] = ()):
+        super().__init__("\n  ".join([cause, *details]))
+        self.cause = cause
+        self.details = list(details)
+
+
+class ConfigError(SeqgenError, ValueError):
+    """Bad usage or bad config value."""
+
+    exit_code = 2
+
+
+class DataError(SeqgenError, ValueError):
+    """Bad or missing data."""
+
+    exit_code = 2
+
+
+class DivergedError(SeqgenError):
+    """Training met non-finite values again and again."""
+
+    exit_code = 3
+
+
+class CheckpointError(SeqgenError):
+    """Checkpoints exist, and none can be used."""
+
+    exit_code = 4
+
+
+class StorageError(SeqgenError):
+    """The disk refused: full, read-only or broken."""
+
+    exit_code = 5
+
+
+class InterruptedRunError(SeqgenError):
+    """Stopped by a signal with everything saved; the same command resumes."""
+
+    exit_code = 75

@@ -1,0 +1,96 @@
+"""The contracts between encoders, decoders, the loss and the search."""
+
+import dataclasses
+from typing import Any, Protocol
+
+import jax
+
+from seqgen.types import Array, Batch, Encoded, PyTree, Sequences
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DecodeOutput:
+    """What `extend` gives for T new tokens.
+
+    Attributes:
+      hidden: [R, T, D] states ready for `output_logits`.
+      attention: [R, T, S] weights over the source (heads averaged, last layer), or None.
+    """
+
+    hidden: Array
+    attention: Array | None = None
+
+
+class Encoder(Protocol):
+    """Source sequences to `Encoded`. `key=None` means evaluation: no dropout."""
+
+    def __call__(self, source: Sequences, *, key: Any = None) -> Encoded: ...
+
+
+class Decoder(Protocol):
+    """Teacher-forced pass and stepwise decoding over one set of parameters.
+
+    Rows: R = B * K, row r of a state belongs to sentence r // K. Law: extending T times by one token
+    equals extending once by T tokens equals the teacher-forced pass.
+    """
+
+    def __call__(
+        self, target: Sequences, encoded: Encoded, *, embedded: Array, key: Any = None
+    ) -> Array:
+        """Hidden states [B, T, D]; `embedded` are the input embeddings [B, T, D]."""
+        ...
+
+    def init_decode(self, encoded: Encoded, *, max_len: int, num_beams: int = 1) -> PyTree:
+        """State before the first token. What beams share is stored once a sentence [B, ...]."""
+        ...
+
+    def extend(self, state: PyTree, embedded: Array, lengths: Array) -> tuple[DecodeOutput, PyTree]:
+        """Consume `embedded` [R, T, D], of which the first `lengths` [R] are real."""
+        ...
+
+    def reorder(self, state: PyTree, parents: Array) -> PyTree:
+        """Beam k of sentence b continues beam `parents[b, k]` ([B, K] int32)."""
+        ...
+
+    def select(self, state: PyTree, rows: Array) -> PyTree:
+        """Keep the sentences `rows` [B'] (int32), all their beams."""
+        ...
+
+    def rewind(self, state: PyTree, lengths: Array) -> PyTree:
+        """Forget all but the first `lengths` [R] consumed tokens."""
+        ...
+
+
+class Decodable(Protocol):
+    """What `seqgen.decoding` needs of a model, and all that it may use."""
+
+    def encode(self, source: Sequences, *, key: Any = None) -> Encoded: ...
+
+    def init_decode(self, encoded: Encoded, *, max_len: int, num_beams: int = 1) -> PyTree: ...
+
+    def extend(self, state: PyTree, tokens: Array, lengths: Array) -> tuple[DecodeOutput, PyTree]:
+        """Consume token ids `tokens` [R, T] (first `lengths` [R] real; positions are per row)."""
+        ...
+
+    def output_logits(self, hidden: Array, vocab_ids: Array | None = None) -> Array:
+        """float32 [..., V] (or [..., len(vocab_ids)]) logits of hidden states [..., D]."""
+        ...
+
+    def reorder(self, state: PyTree, parents: Array) -> PyTree: ...
+
+    def select(self, state: PyTree, rows: Array) -> PyTree: ...
+
+    def rewind(self, state: PyTree, lengths: Array) -> PyTree: ...
+
+
+class Trainable(Protocol):
+    """What the training step needs of a model."""
+
+    def __call__(self, batch: Batch, *, key: Any = None) -> Array:
+        """Teacher-forced hidden states [B, T, D], ready for the output layer."""
+        ...
+
+    def output_kernel(self) -> tuple[Array, Array | None]:
+        """The output layer as (kernel [V, D], bias [V] or None)."""
+        ...

@@ -1,0 +1,168 @@
+"""Shapes, identifiers and the pytrees that travel between packages (no flax here).
+
+Shape letters used in every signature and einsum of the project:
+
+    B batch   K beams   R = B * K decode rows   S source length   T target length   D model width
+    F feed-forward width   N heads   H head width   V vocabulary   L layers   E summary width
+"""
+
+import dataclasses
+import difflib
+import importlib
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeVar
+
+import jax
+import numpy as np
+
+from seqgen.errors import ConfigError
+
+Array = jax.Array | np.ndarray
+PyTree = Any
+Params = dict[str, Any]  # nested dicts of float32 arrays; keys are strings ('layers/0/...')
+
+PAD_ID, UNK_ID, BOS_ID, EOS_ID = 0, 1, 2, 3
+NUM_CONTROL_IDS = 4
+
+AXIS_NAMES = (
+    "batch",
+    "length",
+    "embed",
+    "mlp",
+    "heads",
+    "head_dim",
+    "vocab",
+    "hidden",
+    "layers",
+)
+MESH_AXES = ("data", "fsdp", "tensor", "sequence")
+
+ComponentT = TypeVar("ComponentT")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Sequences:
+    """Rows of token ids, possibly several packed examples a row.
+
+    Attributes:
+      ids: int32 [B, T]; PAD_ID where nothing stands.
+      segments: int32 [B, T]; 0 = padding, otherwise 1, 2, ... numbers the packed example. A row that
+        is not packed holds 1s, then 0s.
+      positions: int32 [B, T]; position inside the segment, counted from 0 (0 on padding).
+    """
+
+    ids: Array
+    segments: Array
+    positions: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """One micro-batch of an encoder-decoder.
+
+    Attributes:
+      source: ids end with EOS_ID.
+      target: the decoder's INPUT: BOS_ID followed by the target ids.
+      labels: int32 [B, T]: the target ids followed by EOS_ID (target shifted left by one).
+      weights: float32 [B, T]: 1 on real labels, 0 on padding.
+    """
+
+    source: Sequences
+    target: Sequences
+    labels: Array
+    weights: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """What an encoder hands to any decoder.
+
+    Attributes:
+      memory: [B, S, D] one vector a source position (padding positions hold anything).
+      segments: int32 [B, S]; 0 = padding.
+      positions: int32 [B, S].
+      summary: [B, E] one vector a sentence: a recurrent encoder's last hidden state (both directions
+        side by side), a Transformer's mean over real positions.
+      states: recurrent encoders only, else (): per layer a dict {'h': [B, H], 'c': [B, H] for LSTM}
+        of final states, for decoders that copy them.
+    """
+
+    memory: Array
+    segments: Array
+    positions: Array
+    summary: Array
+    states: tuple[dict[str, Array], ...] = ()
+
+
+class Tokenizer(Protocol):
+    """Text to ids and back. Control ids are never produced from user text nor printed."""
+
+    vocab_size: int
+    fingerprint: str
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`, without BOS_ID and EOS_ID."""
+        ...
+
+    def decode(self, ids: Any) -> str:
+        """Plain text; stops at EOS_ID, skips other control ids."""
+        ...
+
+
+def option(
+    default: Any = dataclasses.MISSING,
+    *,
+    help: str,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[Any, ...] | None = None,
+    open_choices: bool = False,
+) -> Any:
+    """A field of a config dataclass with its documentation and range (both ends included).
+
+    `open_choices` marks a component name: one of `choices`, or `module:name` of a user's own.
+    """
+    metadata = {
+        "help": help,
+        "minimum": minimum,
+        "maximum": maximum,
+        "choices": choices,
+        "open_choices": open_choices,
+    }
+    if isinstance(default, (list, dict)):
+        raise TypeError("option defaults are immutable: use a tuple")
+    if dataclasses.is_dataclass(default) and not isinstance(default, type):
+        value = default
+        return dataclasses.field(default_factory=lambda: value, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def nearest(name: str, names: Any) -> str | None:
+    """The known name closest to a misspelt one, or None if nothing is close."""
+    matches = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return matches[0] if matches else None
+
+
+def load_component(name: str, builtins: Mapping[str, ComponentT], *, what: str) -> ComponentT:
+    """Look up a built-in component, or import a user's own given as `module:name`.
+
+    Raises:
+      ConfigError: if the name is neither; the nearest built-in is named.
+    """
+    if name in builtins:
+        return builtins[name]
+    if ":" in name:
+        module_name, _, attribute = name.partition(":")
+        try:
+            return getattr(importlib.import_module(module_name), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"cannot load {what} {name!r}", details=[str(error)]) from error
+    guess = nearest(name, builtins)
+    details = [f"did you mean   {guess}"] if guess else []
+    raise ConfigError(
+        f"unknown {what} {name!r}",
+        details=[*details, f"built in       {', '.join(sorted(builtins))}", "or module:name"],
+    )
