@@ -47,8 +47,8 @@ class Sequences:
 
     Attributes:
       ids: int32 [B, T]; PAD_ID where nothing stands.
-      segments: int32 [B, T]; 0 = padding, otherwise 1, 2, ... numbers the packed example. A row that
-        is not packed holds 1s, then 0s.
+      segments: int32 [B, T]; 0 = padding, otherwise 1, 2, ... numbers the packed example. A row
+        that is not packed holds 1s, then 0s.
       positions: int32 [B, T]; position inside the segment, counted from 0 (0 on padding).
     """
 
@@ -84,8 +84,8 @@ class Encoded:
       memory: [B, S, D] one vector a source position (padding positions hold anything).
       segments: int32 [B, S]; 0 = padding.
       positions: int32 [B, S].
-      summary: [B, E] one vector a sentence: a recurrent encoder's last hidden state (both directions
-        side by side), a Transformer's mean over real positions.
+      summary: [B, E] one vector a sentence: a recurrent encoder's last hidden state (both
+        directions side by side), a Transformer's mean over real positions.
       states: recurrent encoders only, else (): per layer a dict {'h': [B, H], 'c': [B, H] for LSTM}
         of final states, for decoders that copy them.
     """

@@ -31,8 +31,8 @@ class Encoder(Protocol):
 class Decoder(Protocol):
     """Teacher-forced pass and stepwise decoding over one set of parameters.
 
-    Rows: R = B * K, row r of a state belongs to sentence r // K. Law: extending T times by one token
-    equals extending once by T tokens equals the teacher-forced pass.
+    Rows: R = B * K, row r of a state belongs to sentence r // K. Law: extending T times by one
+    token equals extending once by T tokens equals the teacher-forced pass.
     """
 
     def __call__(
