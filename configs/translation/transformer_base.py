@@ -1,0 +1,89 @@
+r"""Translation: Transformer base (6+6 layers, 512 wide).
+
+    seqgen train --config=configs/translation/transformer_base.py --config.data.dir=DIR \
+        --config.data.source_lang=en --config.data.target_lang=de --workdir=runs/transformer_base
+
+DIR holds train.en[.gz], train.de[.gz], val.* (or dev.*) and test*.*. The figures for Multi30k
+English to German are in benchmarks/results/.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The recipe; `arg` "tiny" gives its shrunken twin, which tests train."""
+    if arg == "tiny":
+        return tiny()
+    config = ConfigDict()
+    config.name = "transformer_base"
+    config.data = dict(
+        source="text",
+        dir="",  # given on the command line: --config.data.dir=DIR
+        source_lang="en",
+        target_lang="de",
+        max_source_len=128,
+        max_target_len=128,
+        tokens_per_batch=25_000,
+        num_buckets=8,
+    )
+    config.tokenizer = dict(kind="bpe", vocab_size=32_000, joint=True)
+    config.model = dict(
+        embed_dim=512,
+        tie_embeddings="all",
+        dropout_rate=0.1,
+        encoder=dict(
+            kind="transformer",
+            num_layers=6,
+            num_heads=8,
+            ff_dim=2048,
+            norm_position="post",
+            dropout_rate=0.1,
+            attention_dropout_rate=0.1,
+        ),
+        decoder=dict(
+            kind="transformer",
+            num_layers=6,
+            num_heads=8,
+            ff_dim=2048,
+            norm_position="post",
+            dropout_rate=0.1,
+            attention_dropout_rate=0.1,
+        ),
+    )
+    config.optimizer = dict(
+        name="adam",
+        learning_rate=7e-4,
+        schedule="inverse_sqrt",
+        warmup_steps=4_000,
+        b2=0.98,
+        clip_norm=1.0,
+    )
+    config.train = dict(
+        num_steps=100_000,
+        log_every_steps=50,
+        eval_every_steps=2_000,
+        checkpoint_every_steps=1_000,
+        keep_checkpoints=10,
+        label_smoothing=0.1,
+        best_metric="eval/bleu",
+    )
+    config.evaluation = dict(max_examples=0)
+    config.decode = dict(num_beams=5)
+    return config
+
+
+def tiny() -> ConfigDict:
+    """The same recipe, small enough to train in a test."""
+    config = get_config()
+    for part in (config.model.encoder, config.model.decoder):
+        part.update(num_layers=1, num_heads=2, ff_dim=32)
+    config.model.embed_dim = 16
+
+    config.tokenizer.vocab_size = 120
+    config.data.update(tokens_per_batch=256, num_buckets=2)
+    config.train.update(
+        num_steps=6, eval_every_steps=3, checkpoint_every_steps=3, log_every_steps=1
+    )
+    config.optimizer.warmup_steps = 2
+    config.evaluation.max_examples = 20
+    return config
