@@ -1,0 +1,157 @@
+"""Architecture choices as frozen dataclasses, one class a variant of a component.
+
+How components are put together (`seqgen.models.encoder_decoder`): an encoder is built as
+`Encoder(cfg, embed_dim=, compute_dtype=, rngs=)`, called with `(source, embedded=, key=)`, and has
+an attribute `dims: EncodedDims`; a decoder is built as
+`Decoder(cfg, embed_dim=, encoded=EncodedDims, compute_dtype=, rngs=)` and returns hidden states of
+width `embed_dim`, ready for the output layer. Embedding (with its dropout) and output layer belong
+to `EncoderDecoder`.
+"""
+
+import dataclasses
+
+from seqgen.types import option
+
+RECURRENT_KINDS = ("simple", "lstm", "gru")
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedDims:
+    """Static widths of an `Encoded`: what a decoder must know to build its projections.
+
+    Attributes:
+      memory: width of `Encoded.memory`.
+      summary: width of `Encoded.summary`.
+      states: width of each entry's 'h' in `Encoded.states`, () if there are none.
+      has_cell: whether the entries hold 'c' as well (LSTM).
+    """
+
+    memory: int
+    summary: int
+    states: tuple[int, ...] = ()
+    has_cell: bool = False
+
+
+def _rate(default: float, help: str) -> float:
+    return option(default, help=help, minimum=0.0, maximum=0.95)
+
+
+@dataclasses.dataclass(frozen=True)
+class _TransformerConfig:
+    kind: str = option("transformer", help="Transformer stack", choices=("transformer",))
+    num_layers: int = option(6, help="layers", minimum=1, maximum=256)
+    num_heads: int = option(8, help="attention heads; divides embed_dim", minimum=1, maximum=1024)
+    num_kv_heads: int | None = option(
+        None, help="key/value heads (grouped-query); None = num_heads", minimum=1, maximum=1024
+    )
+    ff_dim: int = option(2048, help="feed-forward width", minimum=1, maximum=1_000_000)
+    activation: str = option(
+        "relu", help="feed-forward activation", choices=("relu", "gelu", "swiglu")
+    )
+    norm: str = option("layernorm", help="normalisation", choices=("layernorm", "rmsnorm"))
+    norm_position: str = option(
+        "post", help="after each residual sum, or before each sub-layer", choices=("post", "pre")
+    )
+    positions: str = option(
+        "sinusoidal", help="position signal", choices=("sinusoidal", "learned", "rotary")
+    )
+    max_positions: int = option(
+        512, help="size of the learned position table", minimum=1, maximum=1_000_000
+    )
+    dropout_rate: float = _rate(0.1, "dropout on each sub-layer's output")
+    attention_dropout_rate: float = _rate(0.1, "dropout on attention weights")
+    activation_dropout_rate: float = _rate(0.0, "dropout inside the feed-forward layer")
+    bias: bool = option(True, help="biases in projections and LayerNorm")
+    scan_layers: bool = option(False, help="one traced layer run by lax.scan (short compiles)")
+    remat: str = option(
+        "none",
+        help="recompute in the backward pass: nothing, whole layers, or all but products",
+        choices=("none", "full", "dots"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerEncoderConfig(_TransformerConfig):
+    """Transformer encoder (Vaswani et al. 2017 and its usual variants)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerDecoderConfig(_TransformerConfig):
+    """Transformer decoder; always attends over the encoder's memory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RecurrentEncoderConfig:
+    """Stack of recurrent layers over the source."""
+
+    kind: str = option("lstm", help="cell", choices=RECURRENT_KINDS)
+    num_layers: int = option(2, help="layers", minimum=1, maximum=64)
+    hidden_dim: int = option(256, help="units a direction", minimum=1, maximum=65536)
+    bidirectional: bool = option(True, help="also read the source backwards")
+    dropout_rate: float = _rate(0.1, "dropout between layers and on the memory")
+    residual: bool = option(False, help="add a layer's input to its output where widths agree")
+    forget_bias: float = option(
+        1.0, help="start of the LSTM forget gate's bias", minimum=-10.0, maximum=10.0
+    )
+    recurrent_init: str = option(
+        "orthogonal", help="recurrent kernel's start", choices=("orthogonal", "uniform")
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class RecurrentDecoderConfig:
+    """Stack of recurrent layers over the target, with or without attention."""
+
+    kind: str = option("lstm", help="cell", choices=RECURRENT_KINDS)
+    num_layers: int = option(2, help="layers", minimum=1, maximum=64)
+    hidden_dim: int = option(256, help="units", minimum=1, maximum=65536)
+    dropout_rate: float = _rate(0.1, "dropout between layers and on the output state")
+    residual: bool = option(False, help="add a layer's input to its output where widths agree")
+    attention: str = option(
+        "bahdanau",
+        help="scores over the source",
+        choices=("none", "bahdanau", "luong_dot", "luong_general"),
+    )
+    attention_dim: int = option(
+        256, help="width of additive attention's hidden layer", minimum=1, maximum=65536
+    )
+    input_feeding: bool = option(
+        False, help="feed the last attentional state into the next step (Luong et al. 2015)"
+    )
+    bridge: str = option(
+        "dense",
+        help="first state: zeros, the encoder's last states, or a dense layer of its summary",
+        choices=("zero", "copy", "dense"),
+    )
+    context_every_step: bool = option(
+        False, help="without attention: feed the encoder's summary in at every step"
+    )
+    forget_bias: float = option(
+        1.0, help="start of the LSTM forget gate's bias", minimum=-10.0, maximum=10.0
+    )
+    recurrent_init: str = option(
+        "orthogonal", help="recurrent kernel's start", choices=("orthogonal", "uniform")
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """An encoder-decoder: any encoder with any decoder."""
+
+    embed_dim: int = option(
+        512, help="embedding width; also the Transformer's width", minimum=1, maximum=65536
+    )
+    dropout_rate: float = _rate(0.1, "dropout on embeddings")
+    tie_embeddings: str = option(
+        "target_output",
+        help="share nothing, target embedding = output layer, or source too (joint vocabulary)",
+        choices=("none", "target_output", "all"),
+    )
+    scale_embeddings: bool = option(True, help="multiply embeddings by sqrt(embed_dim)")
+    output_bias: bool = option(False, help="a bias for each output token")
+    encoder: TransformerEncoderConfig | RecurrentEncoderConfig = option(  # noqa: RUF009
+        TransformerEncoderConfig(), help="encoder"
+    )
+    decoder: TransformerDecoderConfig | RecurrentDecoderConfig = option(  # noqa: RUF009
+        TransformerDecoderConfig(), help="decoder"
+    )

@@ -1,0 +1,162 @@
+"""The matrix products that everything learnable goes through.
+
+With `compute_dtype='bfloat16'` the OPERANDS of a product are rounded to bfloat16 while sums and
+results are float32, forward and in both gradients; parameters, activations and bias gradients are
+never rounded. With 'float32' products are exact float32. The gradients are written by hand for
+speed: plain differentiation lets XLA:CPU fuse the whole residual-gradient chain into the transposed
+copy made for each weight gradient.
+
+Results are pinned to row-major memory: on CPU a transpose that follows a bfloat16 product would
+otherwise be folded into the product, whose fast kernel has no such form and fails when it runs.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
+
+from seqgen.nn.parameters import param
+from seqgen.types import Array
+
+Initializer = Callable[..., Array]
+COMPUTE_DTYPES = ("float32", "bfloat16")
+
+xavier_uniform = nnx.initializers.xavier_uniform()
+
+
+def row_major(x: Array) -> Array:
+    """`x`, laid out in memory with its last axis contiguous (does nothing off the CPU)."""
+    if jax.default_backend() != "cpu":
+        return x
+    return with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
+
+
+def dot(
+    left: Array,
+    right: Array,
+    contract: tuple[tuple[int, ...], tuple[int, ...]],
+    batch: tuple[tuple[int, ...], tuple[int, ...]] = ((), ()),
+    *,
+    compute_dtype: str,
+) -> Array:
+    """`lax.dot_general` in the project's precision: a float32 result, no hand-written gradient.
+
+    Args:
+      left, right: operands; cast to `compute_dtype`.
+      contract: the axes summed over, of left and of right.
+      batch: the axes kept in step, of left and of right.
+      compute_dtype: 'float32' or 'bfloat16'.
+    """
+    if compute_dtype == "bfloat16":
+        left, right = left.astype(jnp.bfloat16), right.astype(jnp.bfloat16)
+    elif compute_dtype != "float32":
+        raise ValueError(f"compute_dtype {compute_dtype!r} is not one of {COMPUTE_DTYPES}")
+    result = lax.dot_general(
+        left,
+        right,
+        (contract, batch),
+        precision=lax.Precision.HIGHEST if compute_dtype == "float32" else None,
+        preferred_element_type=jnp.float32,
+    )
+    return row_major(result)
+
+
+def weight_gradient(x: Array, dy: Array, *, compute_dtype: str) -> Array:
+    """`x^T dy` summed over all leading axes: x [..., I], dy [..., O] -> float32 [I, O]."""
+    rows = x.reshape(-1, x.shape[-1])
+    dy_rows = dy.reshape(-1, dy.shape[-1])
+    if compute_dtype == "bfloat16":
+        rows = rows.astype(jnp.bfloat16)
+    # Rows of the transposed operand must be contiguous, or the product reads it in strides.
+    return dot(row_major(rows.T), dy_rows, ((1,), (0,)), compute_dtype=compute_dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _dense(x: Array, kernel: Array, bias: Array | None, compute_dtype: str) -> Array:
+    y = dot(x, kernel, ((x.ndim - 1,), (0,)), compute_dtype=compute_dtype)
+    return y if bias is None else y + bias
+
+
+def _dense_forward(x: Array, kernel: Array, bias: Array | None, compute_dtype: str) -> Any:
+    y = _dense(x, kernel, bias, compute_dtype)
+    if compute_dtype == "bfloat16":
+        x = x.astype(jnp.bfloat16)
+    return y, (x, kernel, bias is not None)
+
+
+def _dense_backward(compute_dtype: str, saved: Any, dy: Array) -> Any:
+    x, kernel, has_bias = saved
+    dx = dot(dy, kernel, ((dy.ndim - 1,), (1,)), compute_dtype=compute_dtype)
+    d_kernel = weight_gradient(x, dy, compute_dtype=compute_dtype)
+    d_bias = dy.sum(tuple(range(dy.ndim - 1)), dtype=jnp.float32) if has_bias else None
+    return dx, d_kernel, d_bias
+
+
+_dense.defvjp(_dense_forward, _dense_backward)
+
+
+def dense(x: Array, kernel: Array, bias: Array | None = None, *, compute_dtype: str) -> Array:
+    """`x kernel + bias`: [..., I] x [I, O] -> float32 [..., O], with hand-written gradients.
+
+    Args:
+      x: float32 [..., I].
+      kernel: float32 [I, O].
+      bias: float32 [O] or None.
+      compute_dtype: 'float32' (exact) or 'bfloat16' (rounded operands, float32 sums).
+    """
+    return _dense(x, kernel, bias, compute_dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def batched_matmul(left: Array, right: Array, compute_dtype: str) -> Array:
+    """[..., M, C] x [..., C, P] -> float32 [..., M, P]; leading axes are equal in both."""
+    batch = tuple(range(left.ndim - 2))
+    contract = ((left.ndim - 1,), (right.ndim - 2,))
+    return dot(left, right, contract, (batch, batch), compute_dtype=compute_dtype)
+
+
+def _batched_forward(left: Array, right: Array, compute_dtype: str) -> Any:
+    if compute_dtype == "bfloat16":
+        left, right = left.astype(jnp.bfloat16), right.astype(jnp.bfloat16)
+    return batched_matmul(left, right, compute_dtype), (left, right)
+
+
+def _batched_backward(compute_dtype: str, saved: Any, dy: Array) -> Any:
+    left, right = saved
+    batch = tuple(range(left.ndim - 2))
+    last, before = left.ndim - 1, left.ndim - 2
+    d_left = dot(dy, right, ((last,), (last,)), (batch, batch), compute_dtype=compute_dtype)
+    d_right = dot(left, dy, ((before,), (before,)), (batch, batch), compute_dtype=compute_dtype)
+    return d_left, d_right
+
+
+batched_matmul.defvjp(_batched_forward, _batched_backward)
+
+
+class Dense(nnx.Module):
+    """An affine map of the last axis, [..., in_dim] -> [..., out_dim]."""
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        *,
+        axes: tuple[str | None, str | None] = ("embed", "mlp"),
+        use_bias: bool = True,
+        kernel_init: Initializer = xavier_uniform,
+        compute_dtype: str = "float32",
+        rngs: nnx.Rngs,
+    ):
+        """Args: axes: logical axis names of the kernel; the bias (zeros) takes the second."""
+        self.kernel = param(kernel_init(rngs.params(), (in_dim, out_dim), jnp.float32), axes)
+        self.bias = param(jnp.zeros(out_dim, jnp.float32), axes[1:]) if use_bias else None
+        self.compute_dtype = compute_dtype
+
+    def __call__(self, x: Array) -> Array:
+        bias = None if self.bias is None else self.bias[...]
+        return dense(x, self.kernel[...], bias, compute_dtype=self.compute_dtype)
