@@ -23,9 +23,17 @@ class DecodeOutput:
 
 
 class Encoder(Protocol):
-    """Source sequences to `Encoded`. `key=None` means evaluation: no dropout."""
+    """Embedded source sequences to `Encoded`. `key=None` means evaluation: no dropout.
 
-    def __call__(self, source: Sequences, *, key: Any = None) -> Encoded: ...
+    Attributes:
+      dims: `models.config.EncodedDims`, the widths of what it returns.
+    """
+
+    dims: Any
+
+    def __call__(self, source: Sequences, *, embedded: Array, key: Any = None) -> Encoded:
+        """`embedded` are the source's input embeddings [B, S, D], dropout applied."""
+        ...
 
 
 class Decoder(Protocol):

@@ -63,7 +63,7 @@ def split(key: Any, num: int) -> list[Any]:
 
 
 def keep_mask(shape: tuple[int, ...], rate: float, key: Array) -> Array:
-    """Keep bits of `shape`: True with probability `1 - rate`, a pure function of key and coordinates.
+    """True with probability `1 - rate`: a pure function of the key and each coordinate.
 
     All axes but the last are hashed one after the other on small arrays; only the last costs a few
     operations an element.
