@@ -1,0 +1,143 @@
+"""What a user may say about the corpus, the vocabulary and the batches."""
+
+import dataclasses
+
+from seqgen.types import option
+
+TOKENIZER_KINDS = ("bpe", "unigram", "char", "byte", "given")
+SOURCE_NAMES = ("text", "jsonl", "tfds", "number_words", "copy", "reverse", "sort")
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerConfig:
+    """How text becomes ids. PAD 0, UNK 1, BOS 2, EOS 3 hold for every kind."""
+
+    kind: str = option(
+        "bpe",
+        choices=TOKENIZER_KINDS,
+        help="SentencePiece BPE or unigram trained on the corpus, characters, bytes, or a model "
+        "file of yours",
+    )
+    vocab_size: int = option(
+        10_000,
+        minimum=8,
+        maximum=1_000_000,
+        help="ids wanted, control ids included; small corpora may give fewer",
+    )
+    joint: bool = option(True, help="one vocabulary for source and target")
+    byte_fallback: bool = option(
+        True, help="spell characters outside the vocabulary in bytes (256 ids), so none is lost"
+    )
+    character_coverage: float = option(
+        0.9999,
+        minimum=0.9,
+        maximum=1.0,
+        help="share of the corpus' characters that SentencePiece keeps as pieces of their own",
+    )
+    path: str = option("", help="kind 'given': the SentencePiece .model file")
+    target_path: str = option("", help="kind 'given', not joint: the target's .model file")
+    sampling_alpha: float = option(
+        0.0,
+        minimum=0.0,
+        maximum=1.0,
+        help="0 = off. Training pairs are segmented anew each epoch: BPE drops a merge with this "
+        "probability, unigram samples among the best segmentations with probability ~ p ** alpha",
+    )
+    sampling_nbest: int = option(
+        16, minimum=2, maximum=512, help="unigram sampling chooses among this many segmentations"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where the pairs come from and how they are put into batches of static shapes."""
+
+    source: str = option(
+        "text",
+        choices=SOURCE_NAMES,
+        open_choices=True,
+        help="kind of corpus; `module:name` is a function from DataConfig to {split: Source}",
+    )
+    dir: str = option("", help="text, jsonl: the corpus directory; tfds: a prepared data set")
+    source_lang: str = option("en", help="language (file ending) of the input side")
+    target_lang: str = option("de", help="language (file ending) of the output side")
+    name: str = option("", help="tfds: name[/config[:version]] of a registered data set")
+    source_field: str = option(
+        "",
+        help="jsonl, tfds: the field of the input text; empty = 'source', or source_lang if the "
+        "data set has a field of that name",
+    )
+    target_field: str = option("", help="the same for the output text")
+    lowercase: bool = option(False, help="lower-case the corpus, and text given later")
+
+    max_source_len: int = option(
+        256, minimum=2, maximum=65_536, help="longest source in tokens, EOS included"
+    )
+    max_target_len: int = option(
+        256, minimum=2, maximum=65_536, help="longest target in tokens, EOS included"
+    )
+    overlong: str = option(
+        "drop",
+        choices=("drop", "truncate"),
+        help="what happens to longer training pairs (counted); evaluation always truncates",
+    )
+    batching: str = option(
+        "buckets",
+        choices=("buckets", "packing"),
+        help="pairs of like length side by side, or several pairs in one row (Transformer only)",
+    )
+    tokens_per_batch: int = option(
+        4096,
+        minimum=8,
+        maximum=16_777_216,
+        help="budget of a batch: rows x the longer of its two lengths, padding included",
+    )
+    num_buckets: int = option(
+        8, minimum=1, maximum=64, help="most batch shapes, and so most compilations of the step"
+    )
+    length_multiple: int = option(
+        4, minimum=1, maximum=1024, help="batch lengths are multiples of this"
+    )
+    packed_len: int = option(
+        0,
+        minimum=0,
+        maximum=65_536,
+        help="packing: tokens in a row of the longer side; 0 = chosen from the corpus",
+    )
+
+    num_examples: int = option(
+        0,
+        minimum=0,
+        maximum=1_000_000_000,
+        help="training pairs to use, from the start; 0 = all there are",
+    )
+    val_examples: int = option(
+        1000, minimum=1, maximum=1_000_000, help="generated tasks: pairs in the val split"
+    )
+    test_examples: int = option(
+        2000, minimum=1, maximum=1_000_000, help="generated tasks: pairs in the test split"
+    )
+    min_length: int = option(
+        4, minimum=1, maximum=10_000, help="copy, reverse, sort: symbols in the shortest sequence"
+    )
+    max_length: int = option(
+        12, minimum=1, maximum=10_000, help="copy, reverse, sort: symbols in the longest sequence"
+    )
+    num_symbols: int = option(
+        10, minimum=2, maximum=10_000, help="copy, reverse, sort: different symbols"
+    )
+    max_number: int = option(
+        999_999, minimum=9, maximum=1_000_000_000, help="number_words: the largest number"
+    )
+    generator_seed: int = option(
+        0, minimum=0, maximum=2**31 - 1, help="generated tasks: seed of the examples"
+    )
+
+    cache_dir: str = option(
+        "",
+        help="prepared corpora and token caches; empty = $SEQGEN_CACHE, or the user's own cache "
+        "directory",
+    )
+    prefetch: int = option(
+        4, minimum=1, maximum=256, help="batches made ahead of the step by a background thread"
+    )
