@@ -11,24 +11,25 @@ import functools
 import hashlib
 import json
 import string
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from seqgen.data.config import DataConfig
+from seqgen.data.sources import Pair
 from seqgen.errors import DataError
 from seqgen.types import nearest
-
-if TYPE_CHECKING:
-    from seqgen.data.config import DataConfig
 
 VERSION = 1  # raise it when the pairs of the same config change
 TASKS = ("copy", "reverse", "sort")
 NUM_CLASSES = 10  # hash classes: 0 is test, 1 is val, the rest train
 MAX_ATTEMPTS = 1000
+DEFAULT_EXAMPLES = 50_000  # what "all there are" means for a task without an end
 
 
-def open_algorithmic(cfg: "DataConfig") -> dict[str, "Algorithmic"]:
+def open_algorithmic(cfg: DataConfig) -> dict[str, "Algorithmic"]:
     """The splits train, val and test of the task `cfg.source`.
+
+    `cfg.num_examples` is the length of train (0 = DEFAULT_EXAMPLES).
 
     Raises:
       DataError: for an unknown task or an impossible length range.
@@ -44,7 +45,11 @@ def open_algorithmic(cfg: "DataConfig") -> dict[str, "Algorithmic"]:
             f"no length lies between data.min_length={cfg.min_length} "
             f"and data.max_length={cfg.max_length}"
         )
-    sizes = {"train": cfg.num_examples, "val": cfg.val_examples, "test": cfg.test_examples}
+    sizes = {
+        "train": cfg.num_examples or DEFAULT_EXAMPLES,
+        "val": cfg.val_examples,
+        "test": cfg.test_examples,
+    }
     return {
         split: Algorithmic(
             task=cfg.source,
@@ -85,7 +90,7 @@ class Algorithmic:
     def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, index: int) -> dict[str, str]:
+    def __getitem__(self, index: int, /) -> Pair:
         if not -self.size <= index < self.size:
             raise IndexError(f"item {index} of {self.size}")
         sequence = self._draw(index % self.size)

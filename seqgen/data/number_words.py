@@ -14,18 +14,18 @@ import functools
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from importlib import metadata
 
 import num2words
 import numpy as np
 
+from seqgen.data.config import DataConfig
+from seqgen.data.sources import Pair
 from seqgen.errors import DataError
 from seqgen.types import nearest
 
-if TYPE_CHECKING:
-    from seqgen.data.config import DataConfig
-
 VERSION = 1  # raise it when the pairs of the same config change
+MAX_NUMBERS = 1_000_000  # numbers of one digit count that are considered
 MAX_REPEATS = 8  # how often a short number may stand in train in one epoch
 HELD_OUT_SHARE = 10  # one short number in so many may be held out
 
@@ -52,7 +52,7 @@ def spell(number: int, lang: str) -> str:
     return words
 
 
-def open_number_words(cfg: "DataConfig") -> dict[str, "NumberWords"]:
+def open_number_words(cfg: DataConfig) -> dict[str, "NumberWords"]:
     """The splits train, val and test of numbers 0..cfg.max_number.
 
     `cfg.num_examples` is the length of train (0 = every number left over, once).
@@ -95,7 +95,7 @@ class NumberWords:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitem__(self, index: int) -> dict[str, str]:
+    def __getitem__(self, index: int, /) -> Pair:
         size = len(self)
         if not -size <= index < size:
             raise IndexError(f"item {index} of {size}")
@@ -113,7 +113,7 @@ class NumberWords:
             "source": "number_words",
             "version": VERSION,
             "langs": [self.source_lang, self.target_lang],
-            "num2words": num2words.__version__ if hasattr(num2words, "__version__") else "",
+            "num2words": metadata.version("num2words"),
         }
         digest = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16)
         digest.update(self.numbers.astype("<i8").tobytes())
@@ -129,11 +129,15 @@ class NumberWords:
 
 
 def _by_digits(max_number: int) -> list[np.ndarray]:
-    """0..max_number, one array a count of decimal digits."""
+    """0..max_number, one array a count of decimal digits, at most MAX_NUMBERS in each."""
     strata, low = [], 0
     while low <= max_number:
         high = min(10 ** (len(strata) + 1) - 1, max_number)
-        strata.append(np.arange(low, high + 1, dtype=np.int64))
+        numbers = np.arange(low, min(high, low + MAX_NUMBERS - 1) + 1, dtype=np.int64)
+        if low + len(numbers) <= high:  # too many to hold: places drawn by hash instead
+            places = _mix(numbers) % np.uint64(high + 1 - low)
+            numbers = np.unique(low + places.astype(np.int64))
+        strata.append(numbers)
         low = high + 1
     return strata
 
