@@ -1,0 +1,200 @@
+"""Beam search as one `lax.while_loop`, for any model that keeps the `Decodable` contract."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from seqgen.decoding.config import SearchShape, SearchValues
+from seqgen.decoding.constraints import constrain_logits
+from seqgen.decoding.hypotheses import Hypotheses
+from seqgen.decoding.length_penalty import best_attainable_score, length_penalty
+from seqgen.decoding.stepping import next_logits, write_tokens
+from seqgen.models.base import Decodable
+from seqgen.types import EOS_ID, PAD_ID, Array, Encoded, PyTree
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class BeamState:
+    """The loop's state. K live hypotheses and the N best finished ones of each sentence.
+
+    Attributes:
+      position: int32 scalar, tokens generated so far.
+      live_ids: int32 [B, K, T].
+      live_log_probs: float32 [B, K], best first; -inf marks a beam that holds nothing.
+      ids: int32 [B, N, T] of finished hypotheses, best first.
+      scores: float32 [B, N]; -inf marks an empty place.
+      log_probs: float32 [B, N].
+      lengths: int32 [B, N].
+      num_finished: int32 [B], finished hypotheses met so far.
+      done: bool [B], nothing more is searched for this sentence.
+      model: the decoder's own state.
+    """
+
+    position: Array
+    live_ids: Array
+    live_log_probs: Array
+    ids: Array
+    scores: Array
+    log_probs: Array
+    lengths: Array
+    num_finished: Array
+    done: Array
+    model: PyTree
+
+
+def beam_search(
+    model: Decodable,
+    encoded: Encoded,
+    limits: Array,
+    *,
+    shape: SearchShape,
+    values: SearchValues,
+    max_len: int,
+) -> Hypotheses:
+    """The N best hypotheses of a beam of K, by log-probability over length penalty.
+
+    A hypothesis that ends is kept only if its EOS ranks among the K best continuations (as Hugging
+    Face and fairseq do), so that a beam of one is greedy search.
+
+    Args:
+      model: the decoder.
+      encoded: B sentences.
+      limits: int32 [B] most tokens of an answer.
+      shape: kinds and sizes.
+      values: numbers.
+      max_len: T, room for the tokens of one hypothesis; at least every limit.
+    """
+    batch, beams = limits.shape[0], shape.num_beams
+    answers = shape.num_return_sequences
+    start = BeamState(
+        position=jnp.int32(0),
+        live_ids=jnp.full((batch, beams, max_len), PAD_ID, jnp.int32),
+        live_log_probs=jnp.full((batch, beams), -jnp.inf).at[:, 0].set(0.0),
+        ids=jnp.full((batch, answers, max_len), PAD_ID, jnp.int32),
+        scores=jnp.full((batch, answers), -jnp.inf),
+        log_probs=jnp.full((batch, answers), -jnp.inf),
+        lengths=jnp.zeros((batch, answers), jnp.int32),
+        num_finished=jnp.zeros((batch,), jnp.int32),
+        done=jnp.zeros((batch,), bool),
+        model=model.init_decode(encoded, max_len=max_len, num_beams=beams),
+    )
+
+    def searching(state: BeamState) -> Array:
+        return (state.position < max_len) & ~jnp.all(state.done)
+
+    def step(state: BeamState) -> BeamState:
+        logits, model_state = next_logits(model, state.model, state.live_ids, state.position)
+        log_probs, parents, tokens = _best_continuations(logits, state, limits, values)
+        is_eos = tokens == EOS_ID
+        state = _keep_finished(state, log_probs, parents, is_eos, shape, values)
+        state = _advance(state, log_probs, parents, tokens, is_eos, model, model_state)
+        return _mark_done(state, limits, shape, values)
+
+    final = jax.lax.while_loop(searching, step, start)
+    return Hypotheses(
+        ids=final.ids,
+        lengths=final.lengths,
+        log_probs=final.log_probs,
+        scores=final.scores,
+        num_steps=final.position,
+    )
+
+
+def _best_continuations(
+    logits: Array, state: BeamState, limits: Array, values: SearchValues
+) -> tuple[Array, Array, Array]:
+    """The 2K best continuations of a sentence, best first: log-probs, parents, tokens [B, 2K].
+
+    One beam adds at most K + 1 of them: K that live on, and its EOS. Ties go to the lowest beam,
+    then to the lowest id.
+    """
+    batch, beams, vocab = logits.shape
+    normalizers = jax.nn.logsumexp(logits, axis=-1)
+    logits = constrain_logits(logits, state.position, limits, values=values)
+    best, tokens = jax.lax.top_k(logits, min(beams + 1, vocab))
+    gains = jnp.minimum(best - normalizers[:, :, None], 0.0)
+    gains = jnp.where(jnp.isnan(gains), -jnp.inf, gains)
+    totals = (state.live_log_probs[:, :, None] + gains).reshape(batch, -1)
+    log_probs, places = jax.lax.top_k(totals, 2 * beams)
+    parents = places // best.shape[2]
+    return log_probs, parents, jnp.take_along_axis(tokens.reshape(batch, -1), places, axis=1)
+
+
+def _keep_finished(
+    state: BeamState,
+    log_probs: Array,
+    parents: Array,
+    is_eos: Array,
+    shape: SearchShape,
+    values: SearchValues,
+) -> BeamState:
+    """Merge the hypotheses that end now into the N best finished ones."""
+    beams = shape.num_beams
+    ends = is_eos[:, :beams] & jnp.isfinite(log_probs[:, :beams]) & ~state.done[:, None]
+    length = state.position + 1
+    penalty = length_penalty(length, values.length_penalty, kind=shape.length_penalty_kind)
+    new_log_probs = jnp.where(ends, log_probs[:, :beams], -jnp.inf)
+    new_ids = jnp.take_along_axis(state.live_ids, parents[:, :beams, None], axis=1)
+    new_ids = write_tokens(new_ids, EOS_ID, state.position)
+    # Old ones stand first, so that a tie keeps the hypothesis that was found first.
+    scores, places = jax.lax.top_k(
+        jnp.concatenate([state.scores, new_log_probs / penalty], axis=1), state.scores.shape[1]
+    )
+
+    def merged(old: Array, new: Array) -> Array:
+        both = jnp.concatenate([old, new], axis=1)
+        return jnp.take_along_axis(both, places.reshape(places.shape + (1,) * (old.ndim - 2)), 1)
+
+    found = scores > -jnp.inf
+    return dataclasses.replace(
+        state,
+        scores=scores,
+        ids=jnp.where(found[:, :, None], merged(state.ids, new_ids), PAD_ID),
+        log_probs=merged(state.log_probs, new_log_probs),
+        lengths=jnp.where(found, merged(state.lengths, jnp.broadcast_to(length, ends.shape)), 0),
+        num_finished=state.num_finished + jnp.sum(ends, axis=1, dtype=jnp.int32),
+    )
+
+
+def _advance(
+    state: BeamState,
+    log_probs: Array,
+    parents: Array,
+    tokens: Array,
+    is_eos: Array,
+    model: Decodable,
+    model_state: PyTree,
+) -> BeamState:
+    """Let the K best continuations that do not end live on."""
+    beams = state.live_ids.shape[1]
+    live_log_probs, places = jax.lax.top_k(jnp.where(is_eos, -jnp.inf, log_probs), beams)
+    parents = jnp.take_along_axis(parents, places, axis=1)
+    tokens = jnp.take_along_axis(tokens, places, axis=1)
+    live_ids = jnp.take_along_axis(state.live_ids, parents[:, :, None], axis=1)
+    return dataclasses.replace(
+        state,
+        position=state.position + 1,
+        live_ids=write_tokens(live_ids, tokens, state.position),
+        live_log_probs=live_log_probs,
+        model=model.reorder(model_state, parents),
+    )
+
+
+def _mark_done(
+    state: BeamState, limits: Array, shape: SearchShape, values: SearchValues
+) -> BeamState:
+    """End the sentences for which nothing that can still come would be returned."""
+    best_live = state.live_log_probs[:, 0]
+    worst_kept = state.scores[:, -1]
+    alpha, kind = values.length_penalty, shape.length_penalty_kind
+    if shape.early_stopping == "first":
+        done = (state.num_finished >= shape.num_beams) | (best_live == -jnp.inf)
+    elif shape.early_stopping == "heuristic":
+        done = best_live / length_penalty(state.position, alpha, kind=kind) <= worst_kept
+    else:
+        shortest = jnp.minimum(jnp.maximum(state.position, values.min_length) + 1, limits)
+        bound = best_attainable_score(best_live, shortest, limits, alpha, kind=kind)
+        done = bound <= worst_kept
+    return dataclasses.replace(state, done=state.done | done)

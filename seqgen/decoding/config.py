@@ -1,0 +1,195 @@
+"""Options of decoding, under the names that Hugging Face `generate` made familiar.
+
+An option is either a KIND or a size, which the compiled program depends on (`SearchShape`, static),
+or a VALUE (`SearchValues`, traced): changing a value never compiles anything again.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from seqgen.decoding.length_penalty import LENGTH_PENALTY_KINDS
+from seqgen.errors import ConfigError
+from seqgen.types import Array, nearest, option
+
+EARLY_STOPPING = ("safe", "first", "heuristic")
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchShape:
+    """What a compiled search depends on, beside the shapes of its arrays.
+
+    Attributes:
+      num_beams: K, live hypotheses a sentence (1 = greedy or sampling).
+      num_return_sequences: N, answers a sentence.
+      length_penalty_kind: see `length_penalty.length_penalty`.
+      early_stopping: see `DecodeConfig.early_stopping`.
+      do_sample: draw tokens instead of taking the best.
+    """
+
+    num_beams: int
+    num_return_sequences: int
+    length_penalty_kind: str
+    early_stopping: str
+    do_sample: bool
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class SearchValues:
+    """The numbers of a search, all scalar arrays (float32, int32, bool); see `DecodeConfig`."""
+
+    length_penalty: Array
+    min_length: Array
+    max_length: Array
+    max_length_ratio: Array
+    max_length_offset: Array
+    suppress_unk: Array
+    temperature: Array
+    top_k: Array
+    top_p: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodeConfig:
+    """How text is generated. Lengths are in tokens.
+
+    Raises:
+      ConfigError: if a value is out of its range or two options contradict each other.
+    """
+
+    num_beams: int = option(
+        1, minimum=1, maximum=256, help="live hypotheses a sentence; 1 is greedy (or sampling)"
+    )
+    num_return_sequences: int = option(
+        1, minimum=1, maximum=256, help="answers a sentence: best ones of a beam, or samples"
+    )
+    length_penalty: float = option(
+        1.0, minimum=-10.0, maximum=10.0, help="alpha: above 0 favours long answers, below 0 short"
+    )
+    length_penalty_kind: str = option(
+        "length",
+        choices=LENGTH_PENALTY_KINDS,
+        help="log-probability is divided by: length = len^alpha, wu = ((5+len)/6)^alpha, none = 1",
+    )
+    early_stopping: str = option(
+        "safe",
+        choices=EARLY_STOPPING,
+        help="safe = when no better answer can come (proven); first = at num_beams answers; "
+        "heuristic = when no answer of the present length would be better",
+    )
+    min_length: int = option(0, minimum=0, help="an answer has at least so many tokens before EOS")
+    max_length: int = option(
+        0,
+        minimum=0,
+        help="an answer has at most so many tokens with EOS; 0 = by max_length_ratio and offset",
+    )
+    max_length_ratio: float = option(
+        2.0, minimum=0.0, maximum=100.0, help="limit = ratio * tokens of the own source + offset"
+    )
+    max_length_offset: int = option(10, minimum=1, help="see max_length_ratio")
+    suppress_unk: bool = option(False, help="never generate the unknown token")
+    do_sample: bool = option(False, help="draw tokens from the model's distribution")
+    temperature: float = option(
+        1.0, minimum=1e-3, maximum=1e3, help="sampling: logits are divided by it"
+    )
+    top_k: int = option(0, minimum=0, help="sampling: only the k likeliest tokens; 0 = all")
+    top_p: float = option(
+        1.0,
+        minimum=0.0,
+        maximum=1.0,
+        help="sampling: only the likeliest tokens whose probabilities first reach p",
+    )
+    seed: int = option(0, minimum=0, maximum=2**31 - 1, help="sampling: seed of all draws")
+    max_source_length: int = option(
+        2048, minimum=1, help="longer source lines are cut here, with a warning"
+    )
+    batch_size: int = option(64, minimum=1, maximum=4096, help="sentences decoded together")
+    batch_tokens: int = option(
+        16384, minimum=1, help="at most so many source tokens x beams together (bounds memory)"
+    )
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check_range(field, getattr(self, field.name))
+        if self.do_sample and self.num_beams > 1:
+            raise ConfigError(
+                f"do_sample with num_beams={self.num_beams}",
+                details=["sampling needs num_beams=1", "for several: num_return_sequences"],
+            )
+        if not self.do_sample and self.num_return_sequences > self.num_beams:
+            raise ConfigError(
+                f"num_return_sequences={self.num_return_sequences} with num_beams={self.num_beams}",
+                details=["raise num_beams to at least that, or set do_sample"],
+            )
+
+    def replace(self, **overrides: Any) -> "DecodeConfig":
+        """A copy with some options changed.
+
+        Raises:
+          ConfigError: if an option is unknown (the nearest is named) or out of range.
+        """
+        names = [field.name for field in dataclasses.fields(self)]
+        for name in overrides:
+            if name not in names:
+                guess = nearest(name, names)
+                raise ConfigError(
+                    f"unknown decode option {name!r}",
+                    details=[f"did you mean   {guess}"]
+                    if guess
+                    else [f"known: {', '.join(names)}"],
+                )
+        return dataclasses.replace(self, **overrides)
+
+    def shape(self) -> SearchShape:
+        """The static part."""
+        return SearchShape(
+            num_beams=self.num_beams,
+            num_return_sequences=self.num_return_sequences,
+            length_penalty_kind=self.length_penalty_kind,
+            early_stopping=self.early_stopping,
+            do_sample=self.do_sample,
+        )
+
+    def values(self) -> SearchValues:
+        """The traced part."""
+        return SearchValues(
+            length_penalty=jnp.float32(self.length_penalty),
+            min_length=jnp.int32(self.min_length),
+            max_length=jnp.int32(self.max_length),
+            max_length_ratio=jnp.float32(self.max_length_ratio),
+            max_length_offset=jnp.int32(self.max_length_offset),
+            suppress_unk=jnp.bool_(self.suppress_unk),
+            temperature=jnp.float32(self.temperature),
+            top_k=jnp.int32(self.top_k),
+            top_p=jnp.float32(self.top_p),
+        )
+
+    def max_len(self, source_len: int) -> int:
+        """Most tokens (with EOS) that an answer to `source_len` source tokens may have."""
+        if self.max_length:
+            return self.max_length
+        return max(1, math.floor(self.max_length_ratio * source_len + self.max_length_offset))
+
+
+def _check_range(field: dataclasses.Field, value: Any) -> None:
+    low, high = field.metadata["minimum"], field.metadata["maximum"]
+    choices = field.metadata["choices"]
+    if choices is not None and value not in choices:
+        guess = nearest(str(value), choices)
+        details = [f"did you mean   {guess}"] if guess else []
+        details.append(f"it takes       one of {', '.join(choices)}")
+        raise ConfigError(f"bad value for  {field.name}: {value!r}", details=details)
+    kind = type(field.default)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    right_type = number if kind is float else type(value) is kind
+    inside = right_type and (low is None or value >= low) and (high is None or value <= high)
+    if not inside:
+        limits = f"at least {low}" if high is None else f"{low}..{high}"
+        takes = kind.__name__ if low is None else f"{kind.__name__}, {limits}"
+        raise ConfigError(
+            f"bad value for  {field.name}: {value!r}", details=[f"it takes       {takes}"]
+        )

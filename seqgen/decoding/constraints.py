@@ -1,0 +1,46 @@
+"""Which tokens may come next: control ids, minimum and maximum length."""
+
+import jax.numpy as jnp
+
+from seqgen.decoding.config import SearchValues
+from seqgen.types import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Array
+
+
+def length_limits(values: SearchValues, source_lengths: Array, *, max_len: int) -> Array:
+    """int32 [B]: most tokens, EOS included, that each sentence's answers may have.
+
+    It depends on the sentence's OWN source length, never on the width of its batch.
+
+    Args:
+      values: `max_length`, or `max_length_ratio` and `max_length_offset` where that is 0.
+      source_lengths: int32 [B] real source tokens.
+      max_len: the room of the decoder's state; limits are cut to it.
+    """
+    own = jnp.floor(values.max_length_ratio * source_lengths).astype(jnp.int32)
+    own = own + values.max_length_offset
+    limits = jnp.where(values.max_length > 0, values.max_length, own)
+    return jnp.clip(limits, 1, max_len)
+
+
+def constrain_logits(
+    logits: Array, position: Array, limits: Array, *, values: SearchValues
+) -> Array:
+    """Logits with -inf on every token that may not come next, and on NaN.
+
+    PAD and BOS never come; EOS comes after `min_length` tokens at the earliest and is the only
+    choice at a sentence's limit, so every hypothesis ends with EOS.
+
+    Args:
+      logits: float32 [B, K, V].
+      position: int32 scalar, tokens generated so far.
+      limits: int32 [B] of `length_limits`.
+      values: `min_length` and `suppress_unk`.
+    """
+    vocab = jnp.arange(logits.shape[-1])
+    at_limit = position + 1 >= limits
+    eos_allowed = at_limit | (position >= values.min_length)
+    control = (vocab == PAD_ID) | (vocab == BOS_ID) | ((vocab == UNK_ID) & values.suppress_unk)
+    allowed = jnp.where(
+        vocab == EOS_ID, eos_allowed[:, None], ~control[None, :] & ~at_limit[:, None]
+    )
+    return jnp.where(allowed[:, None, :] & ~jnp.isnan(logits), logits, -jnp.inf)

@@ -1,0 +1,68 @@
+"""One entry to greedy search, beam search and sampling."""
+
+import jax.numpy as jnp
+
+from seqgen.decoding.beam_search import beam_search
+from seqgen.decoding.config import DecodeConfig, SearchShape, SearchValues
+from seqgen.decoding.constraints import length_limits
+from seqgen.decoding.hypotheses import Hypotheses
+from seqgen.decoding.sampling import make_row_keys, sample
+from seqgen.models.base import Decodable
+from seqgen.types import Array, Sequences
+
+
+def generate(
+    model: Decodable,
+    source: Sequences,
+    *,
+    config: DecodeConfig,
+    row_keys: Array | None = None,
+    max_len: int | None = None,
+) -> Hypotheses:
+    """Answers for a batch of source sentences; traceable, a single `lax.while_loop`.
+
+    Args:
+      model: a bound model.
+      source: B sentences, one a row, ids ending with EOS_ID.
+      config: options.
+      row_keys: typed PRNG keys [B] of `make_row_keys`; by default line numbers are row numbers.
+      max_len: room for an answer, EOS included; by default what the options allow for the width of
+        `source`. Answers are cut to it.
+    """
+    if row_keys is None:
+        row_keys = make_row_keys(config.seed, jnp.arange(source.ids.shape[0]))
+    return search(
+        model,
+        source,
+        row_keys,
+        shape=config.shape(),
+        values=config.values(),
+        max_len=max_len or config.max_len(source.ids.shape[1]),
+    )
+
+
+def search(
+    model: Decodable,
+    source: Sequences,
+    row_keys: Array,
+    *,
+    shape: SearchShape,
+    values: SearchValues,
+    max_len: int,
+) -> Hypotheses:
+    """`generate` with the options split into what is static and what is traced.
+
+    Args:
+      model: a bound model.
+      source: B sentences, one a row.
+      row_keys: typed PRNG keys [B]; unused unless sampling.
+      shape: kinds and sizes (static).
+      values: numbers (traced).
+      max_len: room for an answer, EOS included (static).
+    """
+    encoded = model.encode(source)
+    source_lengths = jnp.sum(source.segments > 0, axis=1, dtype=jnp.int32)
+    limits = length_limits(values, source_lengths, max_len=max_len)
+    if shape.num_beams > 1:
+        return beam_search(model, encoded, limits, shape=shape, values=values, max_len=max_len)
+    return sample(model, encoded, limits, row_keys, shape=shape, values=values, max_len=max_len)

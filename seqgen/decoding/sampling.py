@@ -1,0 +1,147 @@
+"""Greedy search and sampling as one `lax.while_loop`, for any `Decodable` model."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from seqgen.decoding.config import SearchShape, SearchValues
+from seqgen.decoding.constraints import constrain_logits
+from seqgen.decoding.filters import keep_top_k, keep_top_p
+from seqgen.decoding.hypotheses import Hypotheses
+from seqgen.decoding.length_penalty import length_penalty
+from seqgen.decoding.stepping import next_logits, write_tokens
+from seqgen.models.base import Decodable
+from seqgen.types import EOS_ID, PAD_ID, Array, Encoded, PyTree
+
+
+def make_row_keys(seed: int | Array, lines: Array) -> Array:
+    """Typed PRNG keys [B], one for each line number [B] of the input, whatever its batch."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.asarray(lines))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class SampleState:
+    """The loop's state: N independent answers of each sentence.
+
+    Attributes:
+      position: int32 scalar, tokens generated so far.
+      ids: int32 [B, N, T].
+      log_probs: float32 [B, N].
+      lengths: int32 [B, N]; final where `done`.
+      done: bool [B, N].
+      model: the decoder's own state.
+    """
+
+    position: Array
+    ids: Array
+    log_probs: Array
+    lengths: Array
+    done: Array
+    model: PyTree
+
+
+def sample(
+    model: Decodable,
+    encoded: Encoded,
+    limits: Array,
+    row_keys: Array,
+    *,
+    shape: SearchShape,
+    values: SearchValues,
+    max_len: int,
+) -> Hypotheses:
+    """N answers a sentence, token by token: the likeliest token, or one drawn.
+
+    Args:
+      model: the decoder.
+      encoded: B sentences.
+      limits: int32 [B] most tokens of an answer.
+      row_keys: typed PRNG keys [B]; sample n at position t draws from the key folded with n and t,
+        so neither neighbours nor the number of samples matter. Unused without `do_sample`.
+      shape: kinds and sizes.
+      values: numbers.
+      max_len: T, room for the tokens of one answer; at least every limit.
+    """
+    batch, answers = limits.shape[0], shape.num_return_sequences
+    fold = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))
+    keys = fold(row_keys, jnp.arange(answers)) if shape.do_sample else None
+    start = SampleState(
+        position=jnp.int32(0),
+        ids=jnp.full((batch, answers, max_len), PAD_ID, jnp.int32),
+        log_probs=jnp.zeros((batch, answers)),
+        lengths=jnp.zeros((batch, answers), jnp.int32),
+        done=jnp.zeros((batch, answers), bool),
+        model=model.init_decode(encoded, max_len=max_len, num_beams=answers),
+    )
+
+    def unfinished(state: SampleState) -> Array:
+        return (state.position < max_len) & ~jnp.all(state.done)
+
+    def step(state: SampleState) -> SampleState:
+        logits, model_state = next_logits(model, state.model, state.ids, state.position)
+        normalizers = jax.nn.logsumexp(logits, axis=-1)
+        allowed = constrain_logits(logits, state.position, limits, values=values)
+        if keys is None:
+            tokens = jnp.argmax(allowed, axis=-1)
+        else:
+            tokens = draw_tokens(allowed, _fold_position(keys, state.position), values)
+        chosen = jnp.take_along_axis(allowed, tokens[:, :, None], axis=-1)[:, :, 0]
+        gains = jnp.minimum(chosen - normalizers, 0.0)
+        # No token is possible where the logits are not numbers: the answer ends there.
+        lost = ~jnp.isfinite(gains)
+        tokens = jnp.where(lost, EOS_ID, tokens).astype(jnp.int32)
+        gains = jnp.where(lost, -jnp.inf, gains)
+        written = jnp.where(state.done, PAD_ID, tokens)
+        return SampleState(
+            position=state.position + 1,
+            ids=write_tokens(state.ids, written, state.position),
+            log_probs=jnp.where(state.done, state.log_probs, state.log_probs + gains),
+            lengths=jnp.where(state.done, state.lengths, state.position + 1),
+            done=state.done | (tokens == EOS_ID),
+            model=model_state,
+        )
+
+    final = jax.lax.while_loop(unfinished, step, start)
+    lost = final.log_probs == -jnp.inf
+    lengths = jnp.where(lost, 0, final.lengths)
+    penalty = length_penalty(lengths, values.length_penalty, kind=shape.length_penalty_kind)
+    return Hypotheses(
+        ids=jnp.where(lost[:, :, None], PAD_ID, final.ids),
+        lengths=lengths,
+        log_probs=final.log_probs,
+        scores=final.log_probs / penalty,
+        num_steps=final.position,
+    )
+
+
+def draw_tokens(logits: Array, keys: Array, values: SearchValues) -> Array:
+    """One id a row from softmax(logits / temperature) cut to top-k, then to top-p.
+
+    Args:
+      logits: float32 [B, N, V]; -inf is never drawn.
+      keys: typed PRNG keys [B, N].
+      values: `temperature`, `top_k`, `top_p`.
+
+    Returns:
+      int32 [B, N].
+    """
+    logits = logits / values.temperature
+    logits = jax.lax.cond(
+        values.top_k > 0, lambda x: keep_top_k(x, values.top_k), lambda x: x, logits
+    )
+    logits = jax.lax.cond(
+        values.top_p < 1.0, lambda x: keep_top_p(x, values.top_p), lambda x: x, logits
+    )
+    weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
+    heights = jnp.cumsum(weights, axis=-1)
+    draw = jax.vmap(jax.vmap(jax.random.uniform))(keys)[:, :, None] * heights[:, :, -1:]
+    # Rounding in the running sum may make a token of weight 0 look reached: it is never taken.
+    reached = (heights > draw) & (weights > 0)
+    fallback = jnp.argmax(weights, axis=-1)
+    return jnp.where(jnp.any(reached, axis=-1), jnp.argmax(reached, axis=-1), fallback)
+
+
+def _fold_position(keys: Array, position: Array) -> Array:
+    return jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (0, None))(keys, position)

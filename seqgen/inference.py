@@ -1,0 +1,313 @@
+"""Text in, text out: parameters, tokenizers and decoding options as one object.
+
+Lines are cut into tokens, sorted by length inside a window, padded to a small set of shapes (each
+compiled once) and decoded; answers come back in the order of the lines.
+"""
+
+import dataclasses
+import functools
+import itertools
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from seqgen.decoding.config import DecodeConfig, SearchShape, SearchValues
+from seqgen.decoding.generate import search
+from seqgen.decoding.hypotheses import Hypotheses
+from seqgen.decoding.rescoring import target_log_probs
+from seqgen.decoding.sampling import make_row_keys
+from seqgen.types import EOS_ID, PAD_ID, Array, Params, Sequences, Tokenizer
+
+_log = logging.getLogger("seqgen.inference")
+_WINDOW_BATCHES = 32  # lines sorted together, in batches of `batch_size`
+
+
+@dataclasses.dataclass(frozen=True)
+class Hypothesis:
+    """One answer.
+
+    Attributes:
+      text: plain text.
+      score: log-probability divided by the length penalty; -inf if there is no such answer.
+      ids: target ids, without EOS.
+      log_prob: natural logarithm of the probability of `ids` and EOS given the source.
+    """
+
+    text: str
+    score: float
+    ids: tuple[int, ...]
+    log_prob: float
+
+
+class Generator:
+    """A trained model with its tokenizers, ready to answer text.
+
+    Attributes:
+      decode_config: options that a call does not override.
+    """
+
+    def __init__(
+        self,
+        definition: Any,
+        params: Params,
+        source_tokenizer: Tokenizer,
+        target_tokenizer: Tokenizer,
+        decode_config: DecodeConfig | None = None,
+        *,
+        max_source_len: int | None = None,
+        max_target_len: int | None = None,
+    ):
+        """Binds the parts; nothing is compiled yet.
+
+        Args:
+          definition: gives a `Decodable` model by `bind(params)`.
+          params: nested dict of arrays.
+          source_tokenizer: text to source ids.
+          target_tokenizer: target ids to text.
+          decode_config: default options.
+          max_source_len: most source tokens (EOS counted) the model can take, where its position
+            table ends; None = any number.
+          max_target_len: the same for target tokens.
+        """
+        self.definition = definition
+        self.params = jax.device_put(params)
+        self.source_tokenizer = source_tokenizer
+        self.target_tokenizer = target_tokenizer
+        self.decode_config = decode_config or DecodeConfig()
+        self._max_source_len = max_source_len
+        self._max_target_len = max_target_len
+        self._search = jax.jit(
+            functools.partial(_search, definition), static_argnames=("shape", "max_len")
+        )
+        self._target_log_probs = jax.jit(functools.partial(_target_log_probs, definition))
+
+    def generate(self, texts: Sequence[str], **overrides: Any) -> list[list[Hypothesis]]:
+        """`num_return_sequences` answers for each text, in the order of the texts.
+
+        An empty text (nothing but white space) has the empty answer, with log-probability 0.
+
+        Args:
+          texts: one sentence each.
+          **overrides: fields of `DecodeConfig`, such as num_beams=5.
+
+        Raises:
+          ConfigError: for an unknown option or a bad value.
+        """
+        return list(self.stream(texts, **overrides))
+
+    def stream(
+        self,
+        lines: Iterable[str],
+        *,
+        progress: Callable[[int], None] | None = None,
+        **overrides: Any,
+    ) -> Iterator[list[Hypothesis]]:
+        """Answers for any number of lines, in order, as they become known.
+
+        Lines are read a window at a time, so a file of any size passes through.
+
+        Args:
+          lines: one sentence each.
+          progress: called after each batch with the number of lines answered so far.
+          **overrides: fields of `DecodeConfig`.
+
+        Raises:
+          ConfigError: for an unknown option or a bad value, at the call.
+        """
+        config = self.decode_config.replace(**overrides)
+        return self._stream(iter(lines), progress or (lambda count: None), config)
+
+    def score(self, sources: Sequence[str], targets: Sequence[str | Sequence[int]]) -> list[float]:
+        """Natural log-probability of each target given its source (EOS included).
+
+        Equal to `Hypothesis.log_prob` for the ids of an answer. A target is text or a list of ids.
+
+        Raises:
+          ValueError: if the lists differ in length.
+        """
+        return [float(log_probs.sum()) for log_probs in self.token_scores(sources, targets)]
+
+    def token_scores(
+        self, sources: Sequence[str], targets: Sequence[str | Sequence[int]]
+    ) -> list[np.ndarray]:
+        """Log-probability of each target token, EOS last: one float32 array a pair.
+
+        Raises:
+          ValueError: if the lists differ in length.
+        """
+        if len(sources) != len(targets):
+            raise ValueError(f"{len(sources)} sources and {len(targets)} targets")
+        config = self.decode_config
+        pairs = [
+            (self._encode_source(source, line, config), self._encode_target(target, line))
+            for line, (source, target) in enumerate(zip(sources, targets))
+        ]
+        results: list[np.ndarray] = [np.zeros(0, np.float32)] * len(pairs)
+        longest = [max(len(source), len(target)) for source, target in pairs]
+        for members in plan_batches(longest, config):
+            source = pad_rows([pairs[i][0] for i in members], config)
+            target = pad_rows([pairs[i][1] for i in members], config)
+            lengths = np.asarray(target.segments).sum(axis=1).astype(np.int32)
+            log_probs = np.asarray(self._target_log_probs(self.params, source, target.ids, lengths))
+            for row, i in enumerate(members):
+                results[i] = log_probs[row, : lengths[row]]
+        return results
+
+    def _stream(
+        self, lines: Iterator[str], progress: Callable[[int], None], config: DecodeConfig
+    ) -> Iterator[list[Hypothesis]]:
+        answered = 0
+        while window := list(itertools.islice(lines, _WINDOW_BATCHES * config.batch_size)):
+            encoded = [
+                self._encode_source(text, answered + i, config) for i, text in enumerate(window)
+            ]
+            answers: list[list[Hypothesis]] = [_empty_answers(config)] * len(window)
+            speaking = [i for i, text in enumerate(window) if text.strip()]
+            finished = len(window) - len(speaking)
+            for places in plan_batches([len(encoded[i]) for i in speaking], config):
+                members = [speaking[place] for place in places]
+                source = pad_rows([encoded[i] for i in members], config)
+                numbers = [answered + i for i in members]
+                found = self._run(source, numbers, config)
+                for row, i in enumerate(members):
+                    answers[i] = self._read(found, row, line=answered + i)
+                finished += len(members)
+                progress(answered + finished)
+            answered += len(window)
+            yield from answers
+
+    def _run(self, source: Sequences, numbers: list[int], config: DecodeConfig) -> Hypotheses:
+        rows, width = source.ids.shape
+        padded = np.asarray(numbers + numbers[-1:] * (rows - len(numbers)), np.uint32)
+        max_len = _round_up(config.max_len(width), 8)
+        if self._max_target_len is not None:
+            max_len = min(max_len, self._max_target_len)
+        found = self._search(
+            self.params,
+            source,
+            padded,
+            config.seed,
+            config.values(),
+            shape=config.shape(),
+            max_len=max_len,
+        )
+        return jax.device_get(found)
+
+    def _read(self, found: Hypotheses, row: int, *, line: int) -> list[Hypothesis]:
+        if found.lengths[row, 0] == 0:
+            _log.warning("line %d: the model gives no numbers, the answer is left empty", line + 1)
+        answers = []
+        for n in range(found.ids.shape[1]):
+            ids = tuple(int(i) for i in found.ids[row, n, : max(found.lengths[row, n] - 1, 0)])
+            answers.append(
+                Hypothesis(
+                    text=self.target_tokenizer.decode(ids),
+                    score=float(found.scores[row, n]),
+                    ids=ids,
+                    log_prob=float(found.log_probs[row, n]),
+                )
+            )
+        return answers
+
+    def _encode_source(self, text: str, line: int, config: DecodeConfig) -> list[int]:
+        ids = self.source_tokenizer.encode(text)
+        limit = config.max_source_length
+        if self._max_source_len is not None:
+            limit = min(limit, self._max_source_len)
+        return _cut(ids, limit, line=line, side="source")
+
+    def _encode_target(self, target: str | Sequence[int], line: int) -> list[int]:
+        ids = self.target_tokenizer.encode(target) if isinstance(target, str) else list(target)
+        return _cut(ids, self._max_target_len, line=line, side="target")
+
+
+def plan_batches(lengths: Sequence[int], config: DecodeConfig) -> list[list[int]]:
+    """Places of `lengths` cut into batches of similar length, longest first.
+
+    A batch has at most `batch_size` rows and `batch_tokens` padded tokens x beams; the number of
+    rows of all but the last batch of a width is a power of two (or `batch_size`).
+    """
+    order = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
+    copies = max(config.num_beams, config.num_return_sequences)
+    batches = []
+    while order:
+        width = round_length(lengths[order[0]])
+        rows = min(config.batch_size, max(1, config.batch_tokens // (width * copies)))
+        if rows < config.batch_size:
+            rows = 1 << (rows.bit_length() - 1)
+        batches.append(order[:rows])
+        order = order[rows:]
+    return batches
+
+
+def pad_rows(lines: Sequence[Sequence[int]], config: DecodeConfig) -> Sequences:
+    """Id lists as `Sequences` of a common shape; rows beyond them repeat the last one.
+
+    A repeated row does what its original does, so it never makes the search take another step.
+    """
+    rows = min(config.batch_size, 1 << (len(lines) - 1).bit_length())
+    width = round_length(max(len(line) for line in lines))
+    ids = np.full((rows, width), PAD_ID, np.int32)
+    segments = np.zeros((rows, width), np.int32)
+    for row in range(rows):
+        line = lines[min(row, len(lines) - 1)]
+        ids[row, : len(line)] = line
+        segments[row, : len(line)] = 1
+    positions = np.where(segments > 0, np.arange(width, dtype=np.int32), 0)
+    return Sequences(ids=ids, segments=segments, positions=positions)
+
+
+def round_length(length: int) -> int:
+    """The width that a line is padded to: 8, 16, 24, 32, 48, 64, 96, 128, 192, ..."""
+    if length <= 32:
+        return max(8, _round_up(length, 8))
+    step = 1 << ((length - 1).bit_length() - 2)
+    return _round_up(length, step)
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+def _cut(ids: list[int], limit: int | None, *, line: int, side: str) -> list[int]:
+    """Ids with EOS, cut to `limit` tokens with a warning."""
+    if limit is not None and len(ids) + 1 > limit:
+        _log.warning(
+            "line %d: %s of %d tokens cut to %d, the longest this model takes",
+            line + 1,
+            side,
+            len(ids) + 1,
+            limit,
+        )
+        ids = ids[: limit - 1]
+    return [*ids, EOS_ID]
+
+
+def _empty_answers(config: DecodeConfig) -> list[Hypothesis]:
+    empty = Hypothesis(text="", score=0.0, ids=(), log_prob=0.0)
+    return [empty] * config.num_return_sequences
+
+
+def _search(
+    definition: Any,
+    params: Params,
+    source: Sequences,
+    lines: Array,
+    seed: Array,
+    values: SearchValues,
+    *,
+    shape: SearchShape,
+    max_len: int,
+) -> Hypotheses:
+    row_keys = make_row_keys(seed, lines)
+    model = definition.bind(params)
+    return search(model, source, row_keys, shape=shape, values=values, max_len=max_len)
+
+
+def _target_log_probs(
+    definition: Any, params: Params, source: Sequences, labels: Array, lengths: Array
+) -> Array:
+    return target_log_probs(definition.bind(params), source, labels, lengths)
