@@ -1,0 +1,173 @@
+"""Evaluators: callables `(params, step) -> (values, samples)` that the loop and the CLI share.
+
+They are made of functions handed in (a jitted evaluation step, a text generator), so that nothing
+here depends on how a model is compiled or sharded.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from seqgen.evaluation.config import EvaluationConfig
+from seqgen.evaluation.scores import corpus_scores
+from seqgen.metrics import WeightedMean
+from seqgen.types import Batch, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One sentence shown at each evaluation."""
+
+    source: str
+    reference: str
+    hypothesis: str
+
+
+Evaluator = Callable[[Params, int], tuple[dict[str, float], list[Sample]]]
+EvalStep = Callable[[Params, Batch], Mapping[str, WeightedMean]]
+Translate = Callable[[Params, Sequence[str]], Sequence[str]]
+
+
+def teacher_forced_values(
+    eval_step: EvalStep, params: Params, batches: Iterable[Batch]
+) -> dict[str, float]:
+    """Exact means over all real target tokens (each sentence's EOS counts, padding does not).
+
+    Args:
+      eval_step: gives WeightedMeans 'nll' (or 'loss') and 'accuracy' of a batch.
+      params: parameters.
+      batches: every example once; padded rows have weight 0.
+
+    Returns:
+      'loss' (mean negative log-likelihood a token, nats, without label smoothing), 'perplexity'
+      (its exponential) and 'token_accuracy' (share of tokens that are the argmax).
+    """
+    totals: dict[str, np.ndarray] = {}
+    pending: list[Mapping[str, WeightedMean]] = []
+
+    def drain(keep: int) -> None:  # float64 sums on the host; at most `keep` steps in flight
+        while len(pending) > keep:
+            for name, value in pending.pop(0).items():
+                pair = np.array([value.total, value.weight], dtype=np.float64)
+                totals[name] = totals.get(name, np.zeros(2)) + pair
+
+    for batch in batches:
+        pending.append(eval_step(params, batch))
+        drain(keep=2)
+    drain(keep=0)
+    if not totals:
+        raise ValueError("nothing to evaluate: no batches")
+    means = {name: total / weight if weight else 0.0 for name, (total, weight) in totals.items()}
+    loss = float(means["nll"] if "nll" in means else means["loss"])
+    accuracy = means["accuracy"] if "accuracy" in means else means["token_accuracy"]
+    return {
+        "loss": loss,
+        "perplexity": math.exp(min(loss, 700.0)),
+        "token_accuracy": float(accuracy),
+    }
+
+
+def teacher_forced_evaluator(
+    eval_step: EvalStep, batches: Callable[[], Iterable[Batch]], *, prefix: str = "eval/"
+) -> Evaluator:
+    """An evaluator of loss, perplexity and token accuracy; `batches()` starts a fresh pass."""
+
+    def evaluate(params: Params, step: int) -> tuple[dict[str, float], list[Sample]]:
+        del step
+        values = teacher_forced_values(eval_step, params, batches())
+        return {prefix + name: value for name, value in values.items()}, []
+
+    return evaluate
+
+
+def decoded_evaluator(
+    translate: Translate,
+    examples: Sequence[Mapping[str, str]],
+    cfg: EvaluationConfig,
+    *,
+    prefix: str = "eval/",
+) -> Evaluator:
+    """An evaluator of decoded text by `cfg.metrics`, with the same samples each time.
+
+    Args:
+      translate: `(params, sources) -> hypotheses`, in order.
+      examples: {'source', 'target'} raw text.
+      cfg: scoring rules and the number of samples, spread evenly over the examples.
+      prefix: goes before each value's name.
+    """
+    chosen = sample_indices(len(examples), cfg.num_samples)
+    shown = list(examples) if cfg.metrics else [examples[index] for index in chosen]
+    places = chosen if cfg.metrics else range(len(chosen))
+    sources = [example["source"] for example in shown]
+    references = [example["target"] for example in shown]
+
+    def evaluate(params: Params, step: int) -> tuple[dict[str, float], list[Sample]]:
+        del step
+        hypotheses = list(translate(params, sources)) if sources else []
+        values: dict[str, float] = {}
+        if cfg.metrics and references:
+            scores = corpus_scores(
+                hypotheses,
+                references,
+                metrics=cfg.metrics,
+                tokenize=cfg.tokenize,
+                lowercase=cfg.lowercase,
+            )
+            values = {prefix + name: scores[name] for name in cfg.metrics}
+        samples = [Sample(sources[i], references[i], hypotheses[i]) for i in places]
+        return values, samples
+
+    return evaluate
+
+
+def sample_indices(num_examples: int, num_samples: int) -> list[int]:
+    """Fixed places spread evenly over the examples."""
+    count = min(num_samples, num_examples)
+    return [index * num_examples // count for index in range(count)]
+
+
+def combine(evaluators: Sequence[Evaluator]) -> Evaluator:
+    """One evaluator that runs several in turn and merges their values and samples."""
+
+    def evaluate(params: Params, step: int) -> tuple[dict[str, float], list[Sample]]:
+        values: dict[str, float] = {}
+        samples: list[Sample] = []
+        for one in evaluators:
+            more_values, more_samples = one(params, step)
+            values.update(more_values)
+            samples += more_samples
+        return values, samples
+
+    return evaluate
+
+
+def split_report(
+    *,
+    split: str,
+    examples: Sequence[Mapping[str, str]],
+    hypotheses: Sequence[str],
+    teacher_forced: Mapping[str, float],
+    cfg: EvaluationConfig,
+) -> dict[str, Any]:
+    """What `seqgen evaluate` reports of one split, beginning with the names that others rely on.
+
+    Returns:
+      'split', 'loss', 'perplexity', 'token_accuracy', 'exact_match', 'bleu', 'chrf', 'ter',
+      'signature', 'chrf_signature', 'ter_signature', 'examples'.
+    """
+    scores = corpus_scores(
+        hypotheses,
+        [example["target"] for example in examples],
+        tokenize=cfg.tokenize,
+        lowercase=cfg.lowercase,
+    )
+    names = ("exact_match", "bleu", "chrf", "ter", "signature", "chrf_signature", "ter_signature")
+    return {
+        "split": split,
+        **{name: teacher_forced[name] for name in ("loss", "perplexity", "token_accuracy")},
+        **{name: scores[name] for name in names},
+        "examples": len(examples),
+    }
