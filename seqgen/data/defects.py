@@ -46,9 +46,9 @@ PAIR_KINDS = {
     "length_ratio": Kind("warning", "drop_train", "one side is far too long for the other"),
     "swapped": Kind("warning", "drop_train", "the two languages seem swapped"),
     "duplicate": Kind("warning", "drop_train", "the same pair stands earlier in the split"),
-    "overlap_pair": Kind("warning", "drop_train", "the pair stands in train too"),
+    "overlap_pair": Kind("warning", "drop_train", "the pair stands in the other split too"),
     "overlap_source": Kind(
-        "warning", "drop_train", "the source stands in train too, rendered otherwise"
+        "warning", "drop_train", "the source stands in the other split too, with another target"
     ),
     "identical": Kind("note", "keep", "both sides are the same text"),
     "one_to_many": Kind("note", "keep", "the source stands earlier with another target"),
