@@ -1,0 +1,30 @@
+"""Architectures: recurrent and Transformer encoders and decoders, and their union."""
+
+from seqgen.models.config import ModelConfig
+from seqgen.models.encoder_decoder import EncoderDecoder, check_model
+from seqgen.nn.parameters import Definition
+
+__all__ = ["ModelConfig", "build_model", "check_model"]
+
+
+def build_model(
+    config: ModelConfig,
+    *,
+    source_vocab_size: int,
+    target_vocab_size: int,
+    compute_dtype: str = "float32",
+) -> Definition:
+    """The definition of the model that `config` describes, without parameters.
+
+    Raises:
+      ConfigError: if the config contradicts itself or the vocabularies (`check_model`).
+    """
+    return Definition(
+        lambda rngs: EncoderDecoder(
+            config,
+            source_vocab_size=source_vocab_size,
+            target_vocab_size=target_vocab_size,
+            compute_dtype=compute_dtype,
+            rngs=rngs,
+        )
+    )

@@ -1,0 +1,202 @@
+"""Cross-entropy over a vocabulary that never holds the [tokens, vocabulary] logits.
+
+Target positions are worked off in chunks, and the gradients of a chunk are formed while its logits
+are at hand, in the forward pass: the logits are computed once and forgotten. Label smoothing:
+Szegedy et al. 2016, epsilon / V on every class.
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from seqgen.nn.dense import dot, row_major
+from seqgen.types import Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class VocabularyLoss:
+    """Float32 scalar SUMS over target tokens; only `loss` carries a gradient.
+
+    Attributes:
+      loss: label-smoothed cross-entropy in nats.
+      nll: cross-entropy without smoothing, in nats.
+      correct: tokens whose label has the largest logit.
+      weight: sum of the weights.
+    """
+
+    loss: Array
+    nll: Array
+    correct: Array
+    weight: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class _Options:
+    label_smoothing: float
+    compute_dtype: str
+    chunk_tokens: int
+
+
+def vocabulary_loss(
+    hidden: Array,
+    kernel: Array,
+    bias: Array | None,
+    labels: Array,
+    weights: Array,
+    *,
+    label_smoothing: float = 0.0,
+    compute_dtype: str = "float32",
+    chunk_tokens: int = 512,
+) -> VocabularyLoss:
+    """Cross-entropy of `hidden @ kernel.T + bias` against `labels`.
+
+    Args:
+      hidden: float32 [B, T, D].
+      kernel: float32 [V, D].
+      bias: float32 [V] or None.
+      labels: int32 [B, T].
+      weights: float32 [B, T], 0 where a position does not count.
+      label_smoothing: epsilon in [0, 1): the label's target is `1 - epsilon + epsilon / V`.
+      compute_dtype: precision of the products ('float32' or 'bfloat16' operands).
+      chunk_tokens: about how many positions' logits exist at once; chunks are cut along T, so that
+        rows stay on their devices, and hold one position of every row at least.
+    """
+    options = _Options(float(label_smoothing), compute_dtype, chunk_tokens)
+    return _loss(hidden, kernel, bias, labels, weights, options)
+
+
+def _chunks(x: Array, num_chunks: int, width: int) -> Array:
+    """[B, T, ...] -> [num_chunks, B * width, ...], padded with zeros along T."""
+    fill = num_chunks * width - x.shape[1]
+    x = jnp.pad(x, [(0, 0), (0, fill)] + [(0, 0)] * (x.ndim - 2))
+    x = x.reshape(x.shape[0], num_chunks, width, *x.shape[2:]).swapaxes(0, 1)
+    return x.reshape(num_chunks, -1, *x.shape[3:])
+
+
+def _unchunk(x: Array, batch: int, length: int) -> Array:
+    """The inverse of `_chunks`."""
+    x = x.reshape(x.shape[0], batch, -1, *x.shape[2:]).swapaxes(0, 1)
+    return x.reshape(batch, -1, *x.shape[3:])[:, :length]
+
+
+def _run(
+    hidden: Array,
+    kernel: Array,
+    bias: Array | None,
+    labels: Array,
+    weights: Array,
+    options: _Options,
+    *,
+    with_gradients: bool,
+) -> tuple[VocabularyLoss, Any]:
+    batch, length, _ = hidden.shape
+    vocab_size = kernel.shape[0]
+    width = max(1, min(length, -(-options.chunk_tokens // batch)))
+    num_chunks = -(-length // width)
+    width = -(-length // num_chunks)
+    epsilon, floor = options.label_smoothing, options.label_smoothing / vocab_size
+    product = partial(dot, compute_dtype=options.compute_dtype)
+    table = kernel.astype(options.compute_dtype)
+    # The mean logit needs no pass over the logits: it is the product with the mean row.
+    mean_row = table.astype(jnp.float32).mean(0)
+    mean_bias = 0.0 if bias is None else bias.mean()
+
+    def one_chunk(carry: Any, chunk: Any) -> Any:
+        sums, d_table, d_bias = carry
+        rows, labels, weights = chunk
+        rows = rows.astype(options.compute_dtype)
+        logits = product(rows, table, ((1,), (1,)))
+        if bias is not None:
+            logits = logits + bias
+        largest = logits.max(-1)
+        total = jnp.exp(logits - largest[:, None]).sum(-1)
+        log_normalizer = jnp.log(total) + largest
+        label_logits = jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
+        mean_logits = (rows.astype(jnp.float32) * mean_row).sum(-1) + mean_bias
+        nll = log_normalizer - label_logits
+        smoothed = log_normalizer - (1 - epsilon) * label_logits - epsilon * mean_logits
+        correct = (label_logits >= largest).astype(jnp.float32)
+        sums = sums + jnp.stack([(smoothed * weights).sum(), (nll * weights).sum(),
+                                 (correct * weights).sum()])  # fmt: skip
+        if not with_gradients:
+            return (sums, d_table, d_bias), None
+        is_label = lax.broadcasted_iota(jnp.int32, logits.shape, 1) == labels[:, None]
+        probabilities = jnp.exp(logits - log_normalizer[:, None])
+        d_logits = probabilities - jnp.where(is_label, 1 - epsilon + floor, floor)
+        d_logits = (d_logits * weights[:, None]).astype(options.compute_dtype)
+        d_table += product(row_major(d_logits.T), rows, ((1,), (0,)))
+        if bias is not None:
+            d_bias += d_logits.sum(0, dtype=jnp.float32)
+        return (sums, d_table, d_bias), product(d_logits, table, ((1,), (0,)))
+
+    chunks = tuple(_chunks(x, num_chunks, width) for x in (hidden, labels, weights))
+    zeros = jnp.zeros((3,), jnp.float32)
+    d_table = jnp.zeros_like(kernel) if with_gradients else None
+    d_bias = jnp.zeros_like(bias) if with_gradients and bias is not None else None
+    (sums, d_table, d_bias), d_rows = lax.scan(one_chunk, (zeros, d_table, d_bias), chunks)
+    result = VocabularyLoss(sums[0], sums[1], sums[2], weights.sum())
+    if not with_gradients:
+        return result, None
+    return result, (_unchunk(d_rows, batch, length), d_table, d_bias)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _loss(
+    hidden: Array,
+    kernel: Array,
+    bias: Array | None,
+    labels: Array,
+    weights: Array,
+    options: _Options,
+) -> VocabularyLoss:
+    return _run(hidden, kernel, bias, labels, weights, options, with_gradients=False)[0]
+
+
+def _loss_forward(
+    hidden: Array,
+    kernel: Array,
+    bias: Array | None,
+    labels: Array,
+    weights: Array,
+    options: _Options,
+) -> Any:
+    return _run(hidden, kernel, bias, labels, weights, options, with_gradients=True)
+
+
+def _loss_backward(options: _Options, gradients: Any, cotangent: VocabularyLoss) -> Any:
+    d_hidden, d_kernel, d_bias = jax.tree.map(lambda g: g * cotangent.loss, gradients)
+    return d_hidden, d_kernel, d_bias, None, None
+
+
+_loss.defvjp(_loss_forward, _loss_backward)
+
+
+def sequence_log_probs(
+    hidden: Array,
+    kernel: Array,
+    bias: Array | None,
+    labels: Array,
+    *,
+    compute_dtype: str = "float32",
+    chunk_tokens: int = 512,
+) -> Array:
+    """Log-probability of each label, float32 [B, T] in nats; arguments as `vocabulary_loss`."""
+    batch, length, _ = hidden.shape
+    width = max(1, min(length, -(-chunk_tokens // batch)))
+    num_chunks = -(-length // width)
+
+    def one_chunk(_: None, chunk: Any) -> Any:
+        rows, labels = chunk
+        logits = dot(rows, kernel, ((1,), (1,)), compute_dtype=compute_dtype)
+        if bias is not None:
+            logits = logits + bias
+        label_logits = jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
+        return None, label_logits - jax.nn.logsumexp(logits, axis=-1)
+
+    chunks = tuple(_chunks(x, num_chunks, width) for x in (hidden, labels))
+    return _unchunk(lax.scan(one_chunk, None, chunks)[1], batch, length)

@@ -1,0 +1,242 @@
+"""Transformer encoder and decoder stacks (Vaswani et al. 2017; pre-norm: Xiong et al. 2020).
+
+The paper's architecture is `norm_position='post'`, `norm='layernorm'`, `activation='relu'`,
+`positions='sinusoidal'`. Pre-norm stacks end with one more norm. Projections start from Xavier
+uniform, each on its own (a fused query-key-value matrix would start narrower), biases from zero.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from seqgen.errors import ConfigError
+from seqgen.models.base import DecodeOutput
+from seqgen.models.config import (
+    EncodedDims,
+    TransformerDecoderConfig,
+    TransformerEncoderConfig,
+)
+from seqgen.models.layer_stack import build_layers, layer_list, run_layers
+from seqgen.models.transformer_layer import TransformerLayer
+from seqgen.nn import masks
+from seqgen.nn.attention import KeyValues, init_cache, share_beams, write_cache
+from seqgen.nn.norm import build_norm
+from seqgen.nn.positions import LearnedPositions, sinusoid_table
+from seqgen.types import Array, Encoded, Sequences
+
+
+class _Stack(nnx.Module):
+    """What encoder and decoder share: layers, final norm of pre-norm stacks, positions."""
+
+    def __init__(
+        self,
+        cfg: TransformerEncoderConfig | TransformerDecoderConfig,
+        *,
+        embed_dim: int,
+        memory_dim: int | None,
+        compute_dtype: str,
+        rngs: nnx.Rngs,
+    ):
+        self.cfg, self.embed_dim = cfg, embed_dim
+        self.layers = build_layers(
+            lambda: TransformerLayer(
+                cfg, embed_dim, memory_dim=memory_dim, compute_dtype=compute_dtype, rngs=rngs
+            ),
+            cfg.num_layers,
+            scan=cfg.scan_layers,
+        )
+        pre_norm = cfg.norm_position == "pre"
+        self.final_norm = build_norm(cfg.norm, embed_dim, use_bias=cfg.bias) if pre_norm else None
+        learned = cfg.positions == "learned"
+        self.learned_positions = (
+            LearnedPositions(cfg.max_positions, embed_dim, rngs=rngs) if learned else None
+        )
+
+    def add_positions(self, embedded: Array, positions: Array, *, max_len: int) -> Array:
+        """Embeddings [B, T, D] plus their position signal (rotary attention adds none).
+
+        Args:
+          embedded: token embeddings.
+          positions: int32 [B, T], below `max_len`.
+          max_len: static bound; positions beyond a table take its last row.
+        """
+        if self.cfg.positions == "sinusoidal":
+            table = jnp.asarray(sinusoid_table(max_len, self.embed_dim))
+            return embedded + jnp.take(table, positions, axis=0, mode="clip")
+        if self.learned_positions is not None:
+            return embedded + self.learned_positions(positions)
+        return embedded
+
+    def check_length(self, length: int) -> None:
+        """Raises ConfigError if `length` positions are more than a learned table has."""
+        if self.cfg.positions == "learned" and length > self.cfg.max_positions:
+            raise ConfigError(
+                f"a batch has {length} positions, the learned table {self.cfg.max_positions}",
+                details=["raise max_positions, lower the data's length limit, or use sinusoidal"],
+            )
+
+    def finish(self, x: Array) -> Array:
+        """The last norm of a pre-norm stack."""
+        return x if self.final_norm is None else self.final_norm(x)
+
+
+class TransformerEncoder(_Stack):
+    """Bidirectional stack over the source."""
+
+    def __init__(
+        self,
+        cfg: TransformerEncoderConfig,
+        *,
+        embed_dim: int,
+        compute_dtype: str = "float32",
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(
+            cfg, embed_dim=embed_dim, memory_dim=None, compute_dtype=compute_dtype, rngs=rngs
+        )
+        self.dims = EncodedDims(memory=embed_dim, summary=embed_dim)
+
+    def __call__(self, source: Sequences, *, embedded: Array, key: Any = None) -> Encoded:
+        self.check_length(embedded.shape[1])
+        mask = masks.segment_mask(source.segments, source.segments)
+
+        def call(layer: TransformerLayer, x: Array, key: Any) -> Array:
+            return layer(x, mask, source.positions, key=key)
+
+        memory = run_layers(self.layers, embedded, call, key=key, remat=self.cfg.remat)
+        memory = self.finish(memory)
+        real = (source.segments != 0).astype(jnp.float32)[..., None]
+        summary = (memory * real).sum(1) / jnp.maximum(real.sum(1), 1.0)
+        return Encoded(memory, source.segments, source.positions, summary)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TransformerState:
+    """Decode state; rows R = B * K on axis 0 of `lengths` and `cache`, sentences B of the rest.
+
+    Attributes:
+      lengths: int32 [R] tokens consumed so far.
+      cache: per layer, keys and values of consumed tokens [R, G, max_len, H].
+      memory: per layer, projected keys and values of the source [B, G, S, H], shared by beams.
+      memory_mask: bool [B, 1, 1, S].
+    """
+
+    lengths: Array
+    cache: tuple[KeyValues, ...]
+    memory: tuple[KeyValues, ...]
+    memory_mask: Array
+
+
+class TransformerDecoder(_Stack):
+    """Causal stack over the target with cross-attention over any encoder's memory."""
+
+    def __init__(
+        self,
+        cfg: TransformerDecoderConfig,
+        *,
+        embed_dim: int,
+        encoded: EncodedDims,
+        compute_dtype: str = "float32",
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(
+            cfg,
+            embed_dim=embed_dim,
+            memory_dim=encoded.memory,
+            compute_dtype=compute_dtype,
+            rngs=rngs,
+        )
+
+    def __call__(
+        self, target: Sequences, encoded: Encoded, *, embedded: Array, key: Any = None
+    ) -> Array:
+        self.check_length(embedded.shape[1])
+        mask = masks.causal_segment_mask(target.segments)
+        memory_mask = masks.segment_mask(target.segments, encoded.segments)
+
+        def call(layer: TransformerLayer, x: Array, key: Any) -> Array:
+            return layer(
+                x,
+                mask,
+                target.positions,
+                memory=encoded.memory,
+                memory_mask=memory_mask,
+                memory_positions=encoded.positions,
+                key=key,
+            )
+
+        return self.finish(run_layers(self.layers, embedded, call, key=key, remat=self.cfg.remat))
+
+    def init_decode(
+        self, encoded: Encoded, *, max_len: int, num_beams: int = 1
+    ) -> TransformerState:
+        """State before the first token; the source is projected here, once a sentence."""
+        rows = encoded.memory.shape[0] * num_beams
+        layers = layer_list(self.layers, self.cfg.num_layers)
+        attention = layers[0].self_attention
+        cache = init_cache(rows, attention.num_kv_heads, max_len, attention.head_dim)
+        memory = tuple(
+            layer.cross_attention.project_memory(encoded.memory, encoded.positions)
+            for layer in layers
+        )
+        return TransformerState(
+            lengths=jnp.zeros((rows,), jnp.int32),
+            cache=(cache,) * len(layers),
+            memory=memory,
+            memory_mask=masks.padding_mask(encoded.segments),
+        )
+
+    def extend(
+        self, state: TransformerState, embedded: Array, lengths: Array
+    ) -> tuple[DecodeOutput, TransformerState]:
+        """Consume `embedded` [R, T, D], of which the first `lengths` [R] are real."""
+        rows, num_new, _ = embedded.shape
+        num_beams = rows // state.memory_mask.shape[0]
+        max_len = state.cache[0].keys.shape[2]
+        positions = state.lengths[:, None] + jnp.arange(num_new)
+        real = jnp.arange(num_new) < lengths[:, None]
+        mask = masks.cache_mask(positions, max_len)
+        x = self.add_positions(embedded, positions, max_len=max_len)
+        cache, weights = [], None
+        layers = layer_list(self.layers, self.cfg.num_layers)
+        for layer, old, memory in zip(layers, state.cache, state.memory, strict=True):
+            read, attention = layer.enter(x, layer.self_norm), layer.self_attention
+            new = write_cache(old, attention.project_memory(read, positions), positions, real)
+            update, _ = attention.mix(attention.project_query(read, positions), new, mask)
+            x = layer.leave(x, update, layer.self_norm, None)
+            read, attention = layer.enter(x, layer.cross_norm), layer.cross_attention
+            query = attention.project_query(read, positions)
+            shared = share_beams(query, num_beams)
+            update, weights = attention.mix(shared, memory, state.memory_mask)
+            x = layer.leave(x, update.reshape(x.shape), layer.cross_norm, None)
+            update = layer.feed_forward(layer.enter(x, layer.feed_forward_norm))
+            x = layer.leave(x, update, layer.feed_forward_norm, None)
+            cache.append(new)
+        assert weights is not None
+        attention_map = weights.mean(1).reshape(rows, num_new, -1)
+        state = dataclasses.replace(state, lengths=state.lengths + lengths, cache=tuple(cache))
+        return DecodeOutput(self.finish(x), attention_map), state
+
+    def reorder(self, state: TransformerState, parents: Array) -> TransformerState:
+        """Beam k of sentence b continues beam `parents[b, k]`."""
+        batch, num_beams = parents.shape
+        rows = (jnp.arange(batch)[:, None] * num_beams + parents).reshape(-1)
+        lengths, cache = jax.tree.map(lambda leaf: leaf[rows], (state.lengths, state.cache))
+        return dataclasses.replace(state, lengths=lengths, cache=cache)
+
+    def select(self, state: TransformerState, rows: Array) -> TransformerState:
+        """Keep the sentences `rows` [B'], all their beams."""
+        batch = state.memory_mask.shape[0]
+        num_beams = state.lengths.shape[0] // batch
+        beams = (rows[:, None] * num_beams + jnp.arange(num_beams)).reshape(-1)
+        lengths, cache = jax.tree.map(lambda leaf: leaf[beams], (state.lengths, state.cache))
+        memory, mask = jax.tree.map(lambda leaf: leaf[rows], (state.memory, state.memory_mask))
+        return TransformerState(lengths, cache, memory, mask)
+
+    def rewind(self, state: TransformerState, lengths: Array) -> TransformerState:
+        """Forget all but the first `lengths` [R] tokens; later ones will be overwritten."""
+        return dataclasses.replace(state, lengths=jnp.minimum(state.lengths, lengths))

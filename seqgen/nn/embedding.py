@@ -1,0 +1,33 @@
+"""Token embeddings, usable as the output layer too (tied weights)."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from seqgen.nn.dense import dot
+from seqgen.nn.parameters import param
+from seqgen.types import Array
+
+
+class Embedding(nnx.Module):
+    """A table [V, D] of token vectors, started from normal(0, D^-0.5).
+
+    Multiplied by sqrt(D) on the way in, such vectors have unit variance; used as the output layer
+    they give logits of unit variance for normalised states (Vaswani et al. 2017, section 3.4).
+    """
+
+    def __init__(
+        self, vocab_size: int, dim: int, *, compute_dtype: str = "float32", rngs: nnx.Rngs
+    ):
+        table = jax.random.normal(rngs.params(), (vocab_size, dim), jnp.float32) * dim**-0.5
+        self.table = param(table, ("vocab", "embed"))
+        self.compute_dtype = compute_dtype
+
+    def __call__(self, ids: Array) -> Array:
+        """Vectors float32 [..., D] of int32 ids [...]; ids beyond the table take its last row."""
+        return jnp.take(self.table[...], ids, axis=0, mode="clip")
+
+    def attend(self, hidden: Array) -> Array:
+        """Logits float32 [..., V] of hidden states [..., D] over all tokens of the table."""
+        axis = hidden.ndim - 1
+        return dot(hidden, self.table[...], ((axis,), (1,)), compute_dtype=self.compute_dtype)
