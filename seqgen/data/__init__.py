@@ -1,0 +1,24 @@
+"""Text corpora, tokenizers and batches. Importing this package imports no data library."""
+
+from seqgen.data.batching import BatchInfo, EncodedLines, Shape, encode_lines, length_buckets
+from seqgen.data.config import DataConfig, TokenizerConfig
+from seqgen.data.loader import TextData, prepare
+from seqgen.data.sources import Pair, Source, open_splits
+from seqgen.data.tokenizer import Tokenizers, load_tokenizers
+
+__all__ = [
+    "BatchInfo",
+    "DataConfig",
+    "EncodedLines",
+    "Pair",
+    "Shape",
+    "Source",
+    "TextData",
+    "TokenizerConfig",
+    "Tokenizers",
+    "encode_lines",
+    "length_buckets",
+    "load_tokenizers",
+    "open_splits",
+    "prepare",
+]

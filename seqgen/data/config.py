@@ -4,7 +4,7 @@ import dataclasses
 
 from seqgen.types import option
 
-TOKENIZER_KINDS = ("bpe", "unigram", "char", "byte", "given")
+TOKENIZER_KINDS = ("bpe", "unigram", "word", "char", "byte", "given")
 SOURCE_NAMES = ("text", "jsonl", "tfds", "number_words", "copy", "reverse", "sort")
 
 
@@ -15,8 +15,8 @@ class TokenizerConfig:
     kind: str = option(
         "bpe",
         choices=TOKENIZER_KINDS,
-        help="SentencePiece BPE or unigram trained on the corpus, characters, bytes, or a model "
-        "file of yours",
+        help="SentencePiece BPE or unigram trained on the corpus, words between spaces, "
+        "characters, bytes, or a SentencePiece model file of yours",
     )
     vocab_size: int = option(
         10_000,
@@ -128,9 +128,6 @@ class DataConfig:
     )
     max_number: int = option(
         999_999, minimum=9, maximum=1_000_000_000, help="number_words: the largest number"
-    )
-    generator_seed: int = option(
-        0, minimum=0, maximum=2**31 - 1, help="generated tasks: seed of the examples"
     )
 
     cache_dir: str = option(

@@ -1,0 +1,186 @@
+"""Token ids put into arrays of few static shapes, for training, evaluation and inference."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from seqgen.data import cache
+from seqgen.types import BOS_ID, EOS_ID, PAD_ID, Batch, Sequences
+
+LENGTH_LADDER = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+_ROW_LADDER = (1, 4, 16)
+
+
+class Shape(NamedTuple):
+    """Rows, source length and target length of a batch."""
+
+    rows: int
+    source_len: int
+    target_len: int
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchInfo:
+    """What the log says of a batch.
+
+    Attributes:
+      digest: short hash of its bytes; equal batches have equal digests.
+      tokens: real target tokens (EOS included).
+      pad_fraction: share of its source and target positions that hold no token.
+    """
+
+    digest: str
+    tokens: int
+    pad_fraction: float
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedLines:
+    """Rows for the encoder and where they come from.
+
+    Attributes:
+      source: [B, S]; rows past `indices` are empty lines.
+      indices: int64, at most B: which line each row is.
+      truncated: how many of these lines were cut to the limit.
+    """
+
+    source: Sequences
+    indices: np.ndarray
+    truncated: int = 0
+
+
+def empty_sequences(rows: int, length: int) -> Sequences:
+    """All padding."""
+    return Sequences(*(np.zeros((rows, length), np.int32) for _ in range(3)))
+
+
+def place(sequences: Sequences, row: int, start: int, ids: Any, *, segment: int) -> None:
+    """Write ids into a row of numpy `sequences` as one segment."""
+    stop = start + len(ids)
+    sequences.ids[row, start:stop] = ids
+    sequences.segments[row, start:stop] = segment
+    sequences.positions[row, start:stop] = np.arange(len(ids))
+
+
+def empty_batch(shape: Shape) -> Batch:
+    """A numpy batch without examples, all padding."""
+    rows, source_len, target_len = shape
+    return Batch(
+        source=empty_sequences(rows, source_len),
+        target=empty_sequences(rows, target_len),
+        labels=np.full((rows, target_len), PAD_ID, np.int32),
+        weights=np.zeros((rows, target_len), np.float32),
+    )
+
+
+def place_pair(
+    batch: Batch,
+    row: int,
+    source_ids: Any,
+    target_ids: Any,
+    *,
+    source_start: int = 0,
+    target_start: int = 0,
+    segment: int = 1,
+) -> None:
+    """Write one pair into a row: source + EOS, BOS + target, labels target + EOS, weights 1."""
+    source = np.append(source_ids, EOS_ID)
+    labels = np.append(target_ids, EOS_ID)
+    place(batch.source, row, source_start, source, segment=segment)
+    inputs = np.concatenate([[BOS_ID], np.asarray(target_ids)])
+    place(batch.target, row, target_start, inputs, segment=segment)
+    stop = target_start + len(labels)
+    batch.labels[row, target_start:stop] = labels  # type: ignore[index]
+    batch.weights[row, target_start:stop] = 1.0  # type: ignore[index]
+
+
+def fill_row(batch: Batch, row: int) -> None:
+    """Make an unused row a harmless empty pair of weight 0, so that no mask of it is empty."""
+    place(batch.source, row, 0, [EOS_ID], segment=1)
+    place(batch.target, row, 0, [BOS_ID], segment=1)
+
+
+def batch_info(batch: Batch) -> BatchInfo:
+    """Digest, tokens and padding share of a numpy batch."""
+    leaves = [
+        *(batch.source.ids, batch.source.segments, batch.source.positions),
+        *(batch.target.ids, batch.target.segments, batch.target.positions),
+        *(batch.labels, batch.weights),
+    ]
+    digest = cache.digest_bytes(*(memoryview(np.ascontiguousarray(leaf)) for leaf in leaves))
+    tokens = int(np.count_nonzero(batch.weights))
+    rows_used = np.asarray(batch.weights).any(axis=1)
+    real = int(np.count_nonzero(np.asarray(batch.source.segments)[rows_used])) + tokens
+    size = batch.source.ids.size + batch.target.ids.size
+    return BatchInfo(digest=digest[:16], tokens=tokens, pad_fraction=1.0 - real / size)
+
+
+def slice_rows(batch: Batch, start: int, stop: int) -> Batch:
+    """Rows start..stop of a numpy batch."""
+
+    def rows(sequences: Sequences) -> Sequences:
+        return Sequences(
+            sequences.ids[start:stop],
+            sequences.segments[start:stop],
+            sequences.positions[start:stop],
+        )
+
+    return Batch(
+        source=rows(batch.source),
+        target=rows(batch.target),
+        labels=batch.labels[start:stop],
+        weights=batch.weights[start:stop],
+    )
+
+
+def ladder_length(length: int) -> int:
+    """`length` rounded up to a step of the ladder; beyond its end to whole multiples of 1024."""
+    for step in LENGTH_LADDER:
+        if length <= step:
+            return step
+    return -(-length // LENGTH_LADDER[-1]) * LENGTH_LADDER[-1]
+
+
+def length_buckets(lengths: Sequence[int], *, batch_tokens: int) -> list[tuple[Shape, np.ndarray]]:
+    """Cut lines into batches of like length: [(shape, indices of its lines)], short ones first.
+
+    The number of rows of a full batch depends on its length alone, a last batch takes the next of
+    1, 4, 16 or the full number, so that few shapes are ever compiled. Lines keep their order
+    within a length.
+    """
+    steps = np.array([ladder_length(length) for length in lengths], np.int64)
+    batches = []
+    for step in np.unique(steps):
+        members = np.flatnonzero(steps == step)
+        full = max(1, batch_tokens // int(step))
+        sizes = [size for size in _ROW_LADDER if size < full] + [full]
+        for start in range(0, len(members), full):
+            chosen = members[start : start + full]
+            rows = next(size for size in sizes if size >= len(chosen))
+            batches.append((Shape(rows, int(step), 0), chosen))
+    return batches
+
+
+def encode_lines(
+    texts: Sequence[str], tokenizer: Any, *, max_len: int = 0, batch_tokens: int = 4096
+) -> Iterator[EncodedLines]:
+    """Lines as rows for the encoder: every line once, EOS at the end, like lengths together.
+
+    Args:
+      texts: any lines, empty ones too.
+      max_len: cut longer ones to so many tokens, EOS included; 0 = no limit.
+      batch_tokens: rows x length of a batch; a longer line stands alone.
+    """
+    ids = [list(tokenizer.encode(text)) for text in texts]
+    limit = max_len - 1 if max_len else None
+    kept = [line[:limit] for line in ids]
+    buckets = length_buckets([len(line) + 1 for line in kept], batch_tokens=batch_tokens)
+    for shape, indices in buckets:
+        source = empty_sequences(shape.rows, shape.source_len)
+        for row in range(shape.rows):
+            line = kept[indices[row]] if row < len(indices) else []
+            place(source, row, 0, [*line, EOS_ID], segment=1)
+        truncated = sum(len(kept[i]) < len(ids[i]) for i in indices)
+        yield EncodedLines(source=source, indices=indices, truncated=truncated)

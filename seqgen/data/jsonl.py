@@ -1,0 +1,98 @@
+"""Corpora in JSON lines: `<split>.jsonl` or `<split>.jsonl.gz`, one object a line, named fields."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from seqgen.data.cache import digest_file, digest_json
+from seqgen.data.config import DataConfig
+from seqgen.data.prepared import RawSplit, prepare_corpus
+from seqgen.data.sources import Pair, Source
+from seqgen.data.text_files import read_lines
+from seqgen.errors import DataError
+from seqgen.types import nearest
+
+
+def open_jsonl(cfg: DataConfig) -> dict[str, Source]:
+    """The splits of the directory `cfg.dir`, prepared on first use.
+
+    Raises:
+      DataError: if the directory is missing, or a line is not an object with both fields as text.
+    """
+    fields = (cfg.source_field or "source", cfg.target_field or "target")
+    raw = {}
+    for split, path in find_files(Path(cfg.dir)).items():
+        raw[split] = RawSplit(
+            fingerprint=digest_json([digest_file(path), fields]),
+            read=lambda path=path: read_objects(path, fields=fields),
+        )
+    origin = {"kind": "jsonl", "fields": list(fields)}
+    return prepare_corpus(raw, origin=origin, cache_dir=cfg.cache_dir)
+
+
+def find_files(directory: Path) -> dict[str, Path]:
+    """The JSONL files of a directory by split.
+
+    Raises:
+      DataError: if there is none, or two for one split.
+    """
+    if not directory.is_dir() or str(directory) == ".":
+        raise DataError(
+            f"corpus directory {str(directory)!r} does not exist",
+            details=["say where it is:  --config.data.dir=DIR"],
+        )
+    found: dict[str, Path] = {}
+    for path in sorted(directory.iterdir()):
+        split, dot, _ = path.name.removesuffix(".gz").rpartition(".jsonl")
+        if not dot or not split or split.startswith(".") or not path.is_file():
+            continue
+        if split in found:
+            raise DataError(f"two files for one split: {found[split].name} and {path.name}")
+        found[split] = path
+    if not found:
+        raise DataError(f"no <split>.jsonl or <split>.jsonl.gz in {directory}")
+    return found
+
+
+def read_objects(path: Path, *, fields: tuple[str, str]) -> Iterator[Pair]:
+    """The pairs of a file in order.
+
+    Raises:
+      DataError: naming file and line, for anything but an object with both fields as text.
+    """
+    for number, line in enumerate(read_lines(path, directory=str(path.parent)), start=1):
+        where = f"{path.name} line {number}"
+        try:
+            item = json.loads(line, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where} is not JSON", details=[str(error)]) from error
+        if not isinstance(item, dict):
+            raise DataError(f"{where} is not a JSON object but {type(item).__name__}")
+        yield {
+            "source": _text(item, fields[0], where=where, option="source_field"),
+            "target": _text(item, fields[1], where=where, option="target_field"),
+        }
+
+
+def _text(item: dict[str, Any], field: str, *, where: str, option: str) -> str:
+    if field not in item:
+        guess = nearest(field, item)
+        raise DataError(
+            f"{where} has no field {field!r}",
+            details=[
+                f"its fields     {', '.join(item)}",
+                *([f"did you mean   {guess}"] if guess else []),
+                f"name it with   --config.data.{option}=FIELD",
+            ],
+        )
+    value = item[field]
+    if not isinstance(value, str):
+        raise DataError(f"{where}: field {field!r} is not text but {type(value).__name__}")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise DataError(f"{where}: field {field!r} holds half of a surrogate pair")
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON value")

@@ -1,0 +1,158 @@
+"""Corpora rewritten once as ArrayRecord in the cache, and read from there by index."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from seqgen.data import cache
+from seqgen.data.sources import Pair, Source
+from seqgen.errors import DataError
+
+VERSION = 1  # raise it when the same corpus would be written otherwise
+REPORT = "report.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class RawSplit:
+    """A split as its author wrote it.
+
+    Attributes:
+      fingerprint: digest of the files it is read from.
+      read: gives the pairs in order.
+    """
+
+    fingerprint: str
+    read: Callable[[], Iterator[Pair]]
+
+
+@dataclasses.dataclass(eq=False)
+class PreparedSource:
+    """A split kept as ArrayRecord; the reader is opened when the first pair is asked for.
+
+    Attributes:
+      directory: where the records are, with the data report.
+      split: its name in the records.
+      length: number of pairs.
+      fingerprint: digest of the files it was made from.
+    """
+
+    directory: Path
+    split: str
+    length: int
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Pair:
+        return decode_record(self._records[index])
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Pair]:
+        return [decode_record(record) for record in self._records.__getitems__(list(indices))]
+
+    @functools.cached_property
+    def _records(self) -> Any:
+        from seqgen.data import tfds_builder  # seconds to import, and not always needed
+
+        return tfds_builder.open_records(self.directory, split=self.split)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Counts of the split: pairs, empty sides, characters, words."""
+        return cache.read_json(self.directory / REPORT)["splits"][self.split]
+
+
+def decode_record(record: Mapping[str, Any]) -> Pair:
+    """Bytes as TFDS hands them out, as text."""
+    return {"source": record["source"].decode("utf-8"), "target": record["target"].decode("utf-8")}
+
+
+def prepare_corpus(
+    splits: Mapping[str, RawSplit], *, origin: Mapping[str, Any], cache_dir: str = ""
+) -> dict[str, Source]:
+    """Write `splits` as ArrayRecord unless the cache has them, and open them.
+
+    Args:
+      splits: the raw splits; their fingerprints name the copy, so a changed file gives a new one.
+      origin: what they are, for the report.
+      cache_dir: see `cache.cache_directory`.
+
+    Raises:
+      DataError: whatever reading the raw splits finds.
+      StorageError: if the cache cannot be written.
+    """
+    key = cache.digest_json(
+        {"version": VERSION, "splits": {name: raw.fingerprint for name, raw in splits.items()}}
+    )
+    target = cache.cache_directory(cache_dir) / "prepared" / key
+
+    def build(directory: Path) -> None:
+        from seqgen.data import tfds_builder
+
+        counts = {name: Counts() for name in splits}
+        readers = {name: _counted(raw.read, counts[name]) for name, raw in splits.items()}
+        tfds_builder.write_records(directory, splits=readers)
+        report = {
+            "version": VERSION,
+            "origin": dict(origin),
+            "splits": {
+                name: {"fingerprint": raw.fingerprint, **dataclasses.asdict(counts[name])}
+                for name, raw in splits.items()
+            },
+        }
+        cache.write_json(directory / REPORT, report)
+
+    report = _read_report(cache.build_once(target, build))
+    if report is None or set(report["splits"]) != set(splits):
+        cache.discard(target)
+        report = _read_report(cache.build_once(target, build))
+        if report is None:
+            raise DataError(f"the data cache {target} is damaged", details=["remove it"])
+    return {
+        name: PreparedSource(target, name, report["splits"][name]["pairs"], raw.fingerprint)
+        for name, raw in splits.items()
+    }
+
+
+@dataclasses.dataclass
+class Counts:
+    """The data report of a split."""
+
+    pairs: int = 0
+    empty_source: int = 0
+    empty_target: int = 0
+    source_characters: int = 0
+    target_characters: int = 0
+    source_words: int = 0
+    target_words: int = 0
+
+    def add(self, pair: Pair) -> None:
+        """Count one more pair."""
+        source, target = pair["source"], pair["target"]
+        self.pairs += 1
+        self.empty_source += not source.strip()
+        self.empty_target += not target.strip()
+        self.source_characters += len(source)
+        self.target_characters += len(target)
+        self.source_words += len(source.split())
+        self.target_words += len(target.split())
+
+
+def _counted(read: Callable[[], Iterator[Pair]], counts: Counts) -> Callable[[], Iterator[Pair]]:
+    def pairs() -> Iterator[Pair]:
+        for pair in read():
+            counts.add(pair)
+            yield pair
+
+    return pairs
+
+
+def _read_report(directory: Path) -> dict[str, Any] | None:
+    try:
+        report = cache.read_json(directory / REPORT)
+        return report if report["version"] == VERSION and "splits" in report else None
+    except (OSError, json.JSONDecodeError, KeyError, TypeError):
+        return None

@@ -1,0 +1,204 @@
+"""Parallel corpora in a directory: `<split>.<language>` or `<split>.<language>.gz`, line by line.
+
+Line i of one file belongs to line i of the other, and only LF ends a line: not CR, not U+2028, not
+any other of the characters at which `str.splitlines` cuts. A CR right before an LF is part of a
+Windows line end and is left out; so is a byte order mark at the start of a file.
+"""
+
+import dataclasses
+import gzip
+import itertools
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from seqgen.data.cache import digest_file, digest_json
+from seqgen.data.config import DataConfig
+from seqgen.data.prepared import RawSplit, prepare_corpus
+from seqgen.data.sources import Pair, Source
+from seqgen.errors import DataError
+from seqgen.types import nearest
+
+UTF8_BOM = b"\xef\xbb\xbf"
+
+
+@dataclasses.dataclass(frozen=True)
+class PairedFiles:
+    """The two files of a split."""
+
+    split: str
+    source: Path
+    target: Path
+
+
+def open_text(cfg: DataConfig) -> dict[str, Source]:
+    """The splits of the directory `cfg.dir`, prepared on first use.
+
+    Raises:
+      DataError: if the directory or a language is missing, or a file is damaged.
+    """
+    files = find_pairs(Path(cfg.dir), source_lang=cfg.source_lang, target_lang=cfg.target_lang)
+    raw = {}
+    for split, pair in files.items():
+        fingerprint = digest_json([digest_file(pair.source), digest_file(pair.target)])
+        raw[split] = RawSplit(
+            fingerprint=fingerprint, read=lambda pair=pair: read_pairs(pair, directory=cfg.dir)
+        )
+    origin = {
+        "kind": "text",
+        "source_lang": cfg.source_lang,
+        "target_lang": cfg.target_lang,
+        "files": {split: [pair.source.name, pair.target.name] for split, pair in files.items()},
+    }
+    return prepare_corpus(raw, origin=origin, cache_dir=cfg.cache_dir)
+
+
+def find_pairs(directory: Path, *, source_lang: str, target_lang: str) -> dict[str, PairedFiles]:
+    """Every split of which both languages are there, by name.
+
+    Raises:
+      DataError: if there is none; the languages and splits found are named.
+    """
+    if not str(directory) or str(directory) == ".":
+        raise DataError(
+            "no corpus directory given",
+            details=["say where it is:  --config.data.dir=DIR"],
+        )
+    if not directory.is_dir():
+        raise DataError(f"corpus directory {directory} does not exist")
+    if source_lang == target_lang:
+        raise DataError(f"source_lang and target_lang are both {source_lang!r}")
+    found: dict[str, dict[str, Path]] = {}
+    for path in sorted(directory.iterdir()):
+        stem, _, lang = path.name.removesuffix(".gz").rpartition(".")
+        if not stem or not path.is_file() or path.name.startswith("."):
+            continue
+        known = found.setdefault(lang, {})
+        if stem in known:
+            raise DataError(
+                f"two files for one split: {known[stem].name} and {path.name}",
+                details=["remove one of them"],
+            )
+        known[stem] = path
+    missing = [lang for lang in (source_lang, target_lang) if lang not in found]
+    if missing:
+        guess = nearest(missing[0], found)
+        raise DataError(
+            f"no files for language {missing[0]!r} in {directory}",
+            details=[
+                f"expected   <split>.{missing[0]} or <split>.{missing[0]}.gz",
+                f"endings    {', '.join(sorted(found)) or 'none'}",
+                *([f"did you mean   {guess}"] if guess else []),
+            ],
+        )
+    shared = sorted(set(found[source_lang]) & set(found[target_lang]))
+    if not shared:
+        raise DataError(
+            f"no split in {directory} has both languages",
+            details=[
+                f"{lang}   {', '.join(sorted(found[lang]))}" for lang in (source_lang, target_lang)
+            ],
+        )
+    return {
+        split: PairedFiles(split, found[source_lang][split], found[target_lang][split])
+        for split in shared
+    }
+
+
+def read_lines(path: Path, *, directory: str = "") -> Iterator[str]:
+    """The lines of a UTF-8 file, gzip by its ending, one at a time.
+
+    Raises:
+      DataError: naming file and line, for bad UTF-8 or a truncated archive.
+    """
+    number = 0
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            for number, raw in enumerate(file, start=1):  # binary files end lines at LF alone
+                line = raw.removesuffix(b"\n").removesuffix(b"\r")
+                if number == 1:
+                    line = line.removeprefix(UTF8_BOM)
+                yield line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path.name} line {number} is not UTF-8",
+            details=[
+                f"byte {error.start + 1} of the line: {error.reason}",
+                check_command(directory),
+            ],
+        ) from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(
+            f"{path.name} is a damaged gzip file, after line {number}",
+            details=[str(error), "copy or download it again"],
+        ) from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}", details=[error.strerror or str(error)]) from error
+
+
+def read_pairs(files: PairedFiles, *, directory: str = "") -> Iterator[Pair]:
+    """The pairs of a split in order.
+
+    Raises:
+      DataError: if the files differ in length; the line where they drift apart is named.
+    """
+    both = itertools.zip_longest(
+        read_lines(files.source, directory=directory), read_lines(files.target, directory=directory)
+    )
+    for source, target in both:
+        if source is None or target is None:
+            raise _unequal(files, directory)
+        yield {"source": source, "target": target}
+
+
+def check_command(directory: str) -> str:
+    """The line of an error message that says how to mend a corpus."""
+    return (
+        "fix the data, or drop bad pairs:  "
+        f"seqgen data check --dir={directory or 'DIR'} --fix=clean/"
+    )
+
+
+def first_drift(source_words: np.ndarray, target_words: np.ndarray) -> int:
+    """Index of the line from which two files no longer belong together, by their word counts.
+
+    The log ratio of the counts scatters little while lines correspond and much once they do not.
+    The split point is the one that makes two normal distributions, one before and one after,
+    likeliest (maximum likelihood of a single change in variance); then the first line at or after
+    it whose ratio is far from the usual is taken.
+    """
+    length = min(len(source_words), len(target_words))
+    if length < 4:
+        return max(0, length - 1)
+    ratio = np.log((source_words[:length] + 1.0) / (target_words[:length] + 1.0))
+    deviation = np.square(ratio - np.median(ratio)) + 1e-6
+    sums = np.cumsum(deviation)
+    before = np.arange(1, length)
+    after = length - before
+    cost = before * np.log(sums[:-1] / before) + after * np.log((sums[-1] - sums[:-1]) / after)
+    changed = int(np.argmin(cost)) + 1
+    usual = float(sums[changed - 1] / changed)
+    window = deviation[changed : changed + 50]
+    striking = np.flatnonzero(window > 9 * usual)
+    return changed + int(striking[0] if len(striking) else np.argmax(window))
+
+
+def _unequal(files: PairedFiles, directory: str) -> DataError:
+    words = [
+        np.array([len(line.split()) for line in read_lines(path, directory=directory)])
+        for path in (files.source, files.target)
+    ]
+    details = []
+    if min(len(counts) for counts in words):
+        line = first_drift(*words)
+        details.append(
+            f"they first drift apart near line {line + 1} "
+            f"({words[0][line]} words against {words[1][line]})"
+        )
+    return DataError(
+        f"parallel files differ in length: {files.source.name} {len(words[0])} lines, "
+        f"{files.target.name} {len(words[1])}",
+        details=[*details, check_command(directory)],
+    )

@@ -1,0 +1,69 @@
+"""The TFDS builder that writes a parallel corpus as ArrayRecord, without TensorFlow.
+
+Importing this module imports tensorflow_datasets, which costs seconds: import it late.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from seqgen.data.sources import Pair
+from seqgen.errors import DataError
+
+FILE_FORMAT = "array_record"
+
+
+class ParallelText(tfds.core.GeneratorBasedBuilder):
+    """Pairs of texts in the order in which they were read.
+
+    Attributes:
+      splits: {name: function that gives the pairs}.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "Pairs of source and target text."}  # noqa: RUF012 (as TFDS names it)
+
+    def __init__(self, *, splits: Mapping[str, Callable[[], Iterator[Pair]]], **kwargs: Any):
+        self._splits = splits
+        super().__init__(**kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Pairs of source and target text.",
+            features=tfds.features.FeaturesDict(
+                {"source": tfds.features.Text(), "target": tfds.features.Text()}
+            ),
+            supervised_keys=("source", "target"),
+            disable_shuffling=True,  # pair i stays pair i
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, Pair]]]:
+        del dl_manager
+        return {name: self._generate_examples(read) for name, read in self._splits.items()}
+
+    def _generate_examples(
+        self, read: Callable[[], Iterator[Pair]]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        for index, pair in enumerate(read()):
+            yield index, dict(pair)
+
+
+def write_records(directory: Path, *, splits: Mapping[str, Callable[[], Iterator[Pair]]]) -> None:
+    """Write the pairs of every split below `directory`.
+
+    Raises:
+      DataError: whatever the readers of the splits raise.
+    """
+    builder = ParallelText(splits=splits, data_dir=str(directory), file_format=FILE_FORMAT)
+    builder.download_and_prepare(file_format=FILE_FORMAT)
+
+
+def open_records(directory: Path, *, split: str) -> Any:
+    """Random access to the records that `write_records` wrote."""
+    found = sorted(directory.glob("parallel_text/*/dataset_info.json"))
+    if not found:
+        raise DataError(f"the data cache {directory} is damaged", details=["remove it"])
+    return tfds.builder_from_directory(str(found[-1].parent)).as_data_source(split=split)
