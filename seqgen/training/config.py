@@ -1,0 +1,129 @@
+"""Options of the optimiser, the training run and the device mesh."""
+
+import dataclasses
+
+from seqgen.types import option
+
+LOWER_IS_BETTER = ("loss", "nll", "perplexity", "ter", "bytes", "ms")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """How gradients become updates (built by `seqgen.training.optimizer.build_optimizer`)."""
+
+    name: str = option(
+        "adam", help="update rule", choices=("adam", "adamw", "adafactor", "sgd"), open_choices=True
+    )
+    learning_rate: float = option(
+        1e-3, help="highest learning rate: the one at the end of the warm-up", minimum=0.0
+    )
+    schedule: str = option(
+        "inverse_sqrt",
+        help="course of the learning rate after the warm-up; noam = inverse_sqrt",
+        choices=("noam", "inverse_sqrt", "cosine", "linear", "constant"),
+    )
+    warmup_steps: int = option(
+        0, help="updates of linear rise from 0 to learning_rate (0 = none)", minimum=0
+    )
+    decay_steps: int = option(
+        0,
+        help="update at which cosine and linear reach their end (0 = train.num_steps)",
+        minimum=0,
+    )
+    final_learning_rate_fraction: float = option(
+        0.0, help="cosine and linear end at this part of learning_rate", minimum=0.0, maximum=1.0
+    )
+    b1: float = option(0.9, help="decay of Adam's first moment", minimum=0.0, maximum=1.0)
+    b2: float = option(0.999, help="decay of Adam's second moment", minimum=0.0, maximum=1.0)
+    eps: float = option(1e-8, help="Adam's guard against division by zero", minimum=0.0)
+    weight_decay: float = option(
+        0.0, help="decoupled decay of matrices (adamw and adafactor)", minimum=0.0
+    )
+    clip_norm: float = option(
+        0.0, help="largest global norm of the gradient (0 = no clipping)", minimum=0.0
+    )
+    momentum: float = option(0.0, help="momentum of sgd", minimum=0.0, maximum=1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """One training run. Steps are updates of the optimiser."""
+
+    num_steps: int = option(1000, help="updates in all; a longer run continues", minimum=0)
+    log_every_steps: int = option(50, help="steps between rows of metrics.jsonl", minimum=1)
+    eval_every_steps: int = option(
+        500, help="steps between evaluations (0 = only at the end)", minimum=0
+    )
+    checkpoint_every_steps: int = option(
+        500, help="steps between checkpoints (0 = only at the end)", minimum=0
+    )
+    seed: int = option(
+        0,
+        help="of parameters, dropout and the order of data",
+        minimum=0,
+        maximum=2**31 - 1,
+    )
+    accumulation_steps: int = option(
+        1, help="micro-batches whose gradients make one update", minimum=1
+    )
+    compute_dtype: str = option(
+        "auto",
+        help="operands of matrix products; auto measures once and writes down its choice",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    label_smoothing: float = option(
+        0.0, help="share of probability spread over all classes", minimum=0.0, maximum=0.999
+    )
+    ema_decay: float = option(
+        0.0,
+        help="decay of the moving average of parameters used in evaluation (0 = off)",
+        minimum=0.0,
+        maximum=0.99999,
+    )
+    teacher_forcing_rate: float = option(
+        1.0,
+        help="chance that a recurrent decoder reads the true word, not its own",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    keep_checkpoints: int = option(2, help="newest checkpoints kept", minimum=2)
+    keep_every_steps: int = option(
+        0, help="checkpoints at multiples of this stay for good (0 = none)", minimum=0
+    )
+    best_metric: str = option(
+        "eval/loss", help="evaluation value that chooses the best checkpoint", open_choices=True
+    )
+    patience: int = option(
+        0, help="evaluations without a new best after which training ends (0 = never)", minimum=0
+    )
+    async_checkpoints: bool = option(True, help="write checkpoints while training goes on")
+    loss_chunk_tokens: int = option(
+        512, help="tokens whose logits are held at a time (0 = all)", minimum=0
+    )
+    max_bad_steps: int = option(
+        10, help="steps in a row with a non-finite loss or gradient that end the run", minimum=1
+    )
+    tensorboard: bool = option(True, help="also write TensorBoard events")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """How devices are laid out; the product of the sizes is the number of devices used."""
+
+    data: int = option(1, help="devices that share the batch, each with all parameters", minimum=1)
+    fsdp: int = option(1, help="devices that share the batch and the parameters", minimum=1)
+    tensor: int = option(1, help="devices that share each large matrix", minimum=1)
+    sequence: int = option(1, help="devices that share the length of a sequence", minimum=1)
+    rules: tuple[str, ...] = option(
+        (), help="changes to the table of axes, such as 'embed=fsdp' or 'vocab='"
+    )
+
+    @property
+    def num_devices(self) -> int:
+        """Devices that this mesh needs."""
+        return self.data * self.fsdp * self.tensor * self.sequence
+
+
+def higher_is_better(metric: str) -> bool:
+    """Whether a metric named like 'eval/bleu' improves upwards."""
+    return metric.rsplit("/", 1)[-1] not in LOWER_IS_BETTER

@@ -1,0 +1,251 @@
+"""The training loop: evaluations, checkpoint, batch, step, log; one flat function."""
+
+import contextlib
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from seqgen.errors import StorageError
+from seqgen.nn.parameters import Definition
+from seqgen.training.checkpoint import CheckpointStore
+from seqgen.training.compilation import CompileReport, enable_compile_cache
+from seqgen.training.config import MeshConfig, OptimizerConfig, TrainConfig
+from seqgen.training.faults import fault_point
+from seqgen.training.host_record import HostRecord
+from seqgen.training.meter import BatchFacts, Meter
+from seqgen.training.optimizer import build_optimizer
+from seqgen.training.progress import Progress
+from seqgen.training.reports import log_row, step_view, summarise, watch_bad_steps
+from seqgen.training.run_directory import RunDirectory
+from seqgen.training.sharding import Layout
+from seqgen.training.signals import StopSignals
+from seqgen.training.state import TrainState, abstract_state, flatten, init_state
+from seqgen.training.step import make_train_step
+from seqgen.training.writers import Writers
+from seqgen.types import Batch, Params
+
+# (params, step) -> (values such as {'eval/bleu': 31.4}, samples such as [{'source': ...}])
+Evaluator = Callable[[Params, int], tuple[Mapping[str, float], Sequence[Mapping[str, str]]]]
+# position (micro-batches consumed) -> endless micro-batches from there
+Batches = Callable[[int], Iterator[tuple[Batch, BatchFacts]]]
+
+EXIT_INTERRUPTED = 75
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+      status: 'finished', 'early_stopped' or 'interrupted'.
+      step: steps done.
+      exit_code: 0, or 75 after a signal (the same command resumes).
+      state: the last state (on devices).
+      host: what was stored beside it; `host.best` is the best evaluation.
+      summary: lines for people (said already).
+    """
+
+    status: str
+    step: int
+    exit_code: int
+    state: TrainState
+    host: HostRecord
+    summary: list[str]
+
+
+def train(
+    definition: Definition,
+    *,
+    train_cfg: TrainConfig,
+    optimizer_cfg: OptimizerConfig,
+    compute_dtype: str,
+    batches: Batches,
+    run: RunDirectory,
+    mesh_cfg: MeshConfig | None = None,
+    evaluators: Sequence[Evaluator] = (),
+    identity: Mapping[str, Any] | None = None,
+    facts: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Train until `train_cfg.num_steps`, from the newest checkpoint in `run` if there is one.
+
+    Args:
+      definition: the model, built for `compute_dtype`.
+      train_cfg: what to do.
+      optimizer_cfg: how gradients become updates.
+      compute_dtype: 'float32' or 'bfloat16' (`resolve_compute_dtype` turns 'auto' into one).
+      batches: endless micro-batches from a position; their rows divide over the mesh.
+      run: the run directory, held by the caller (`with RunDirectory(...) as run`).
+      mesh_cfg: devices; one by default.
+      evaluators: called in turn with (params, step); the moving average is given where it exists.
+      identity: JSON values that must not change between resumes ({'model', 'tokenizer', 'data'}).
+      facts: further JSON values for each manifest ('config_hash', 'code_version').
+      progress: display, closed by the caller; plain lines on stderr by default.
+
+    Raises:
+      ConfigError: the directory belongs to another model or corpus; too few devices.
+      CheckpointError: checkpoints exist and none can be used.
+      DivergedError: `max_bad_steps` steps in a row were not finite.
+      StorageError: the last checkpoint could not be written.
+    """
+    cfg, started = train_cfg, time.perf_counter()
+    progress = progress or Progress(log=run.log)
+    enable_compile_cache()
+
+    # ---- state: fresh, or from the newest intact checkpoint -------------------------------------
+    layout = Layout.of(mesh_cfg or MeshConfig())
+    optimizer = build_optimizer(optimizer_cfg, num_steps=cfg.num_steps, axes=definition.axes)
+    place: dict[str, Any] = {"layout": layout, "seed": cfg.seed, "use_ema": cfg.ema_decay > 0}
+    abstract = abstract_state(definition, optimizer, **place)
+    store = CheckpointStore(
+        run.path,
+        keep_last=cfg.keep_checkpoints,
+        keep_every=cfg.keep_every_steps,
+        asynchronous=cfg.async_checkpoints,
+        identity=identity,
+        facts=facts,
+        report=progress.line,
+    )
+    store.clean()
+    with progress.phase("restore"):
+        restored = store.restore(abstract)
+    if restored is not None:
+        state, host = restored[0], HostRecord.from_json(restored[1])
+        host.resumes += 1
+        progress.line(f"resumed at step {int(state.step):,}")
+    else:
+        with progress.phase("initialise parameters"):
+            state, host = init_state(definition, optimizer, **place), HostRecord()
+    first_step = step = int(state.step)
+    saved_step = step if restored is not None else None
+    fault_point("loop.restored", step=step)
+
+    # ---- around the step ------------------------------------------------------------------------
+    compiles: list[CompileReport] = []
+    run_step = make_train_step(
+        definition,
+        optimizer,
+        train_cfg=cfg,
+        optimizer_cfg=optimizer_cfg,
+        layout=layout,
+        compute_dtype=compute_dtype,
+        abstract=abstract,
+        wrap=progress.phase,
+        report=compiles.append,
+    )
+    names, meter = list(flatten(abstract.params)), Meter()
+    pending: list[tuple[int, Any]] = []  # metrics of steps that stay on the device until a log step
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(run.failure_status())
+        stack.callback(store.close)
+        writers = Writers(run.path, last_step=step, tensorboard=cfg.tensorboard)
+        stack.callback(writers.close)
+        stream = batches(host.batches)
+        stack.callback(getattr(stream, "close", lambda: None))
+        note = "stopping after this step; a second signal stops at once"
+        stop = stack.enter_context(StopSignals(lambda: progress.line(note)))
+        run.set_status("running", step=step, num_steps=cfg.num_steps)
+        while True:
+            at_end = step >= cfg.num_steps
+            # ---- evaluations --------------------------------------------------------------------
+            new_best = False
+            if (
+                evaluators
+                and host.evaluated_step != step
+                and not stop.requested
+                and (at_end or (step > 0 and is_due(step, cfg.eval_every_steps)))
+            ):
+                fault_point("loop.eval", step=step)
+                found: dict[str, float] = {}
+                samples: list[Mapping[str, str]] = []
+                with progress.phase(f"evaluate step {step:,}"):
+                    for evaluator in evaluators:
+                        ema = state.ema
+                        values, texts = evaluator(state.params if ema is None else ema, step)
+                        found.update(values)
+                        samples.extend(texts)
+                progress.evaluation(step, found, best=host.best, samples=samples)
+                new_best = host.judge(step, cfg.best_metric, found.get(cfg.best_metric))
+                writers.write(step, found)
+                run.write_samples(step, samples)
+
+            # ---- checkpoint ---------------------------------------------------------------------
+            stale = 0 < cfg.patience <= host.evals_without_best
+            status = "finished" if at_end else "early_stopped" if stale else ""
+            status = status or ("interrupted" if stop.requested else "")
+            due = step > 0 and is_due(step, cfg.checkpoint_every_steps)
+            if new_best or (step != saved_step and (status or due)):
+                with progress.phase(f"save step {step:,}"):
+                    metric = host.score_at(step, cfg.best_metric)
+                    store.save(step, state, host.to_json(), metric=metric)
+                saved_step = step
+            if status:
+                break
+
+            # ---- batch --------------------------------------------------------------------------
+            fault_point("loop.batch", step=step)
+            meter.start_step()
+            micro_batches = list(itertools.islice(stream, cfg.accumulation_steps))
+            facts_here = [fact for _, fact in micro_batches]
+            meter.got_batch(facts_here)
+
+            # ---- step ---------------------------------------------------------------------------
+            num_compiles = len(compiles)
+            state, metrics = run_step(state, [batch for batch, _ in micro_batches])
+            step += 1
+            host.consume(facts_here)
+            if pending:  # at most two steps in flight; the host waits but fetches nothing
+                jax.block_until_ready(pending[-1][1]["loss"])
+            pending.append((step, metrics))
+            for report in compiles[num_compiles:]:
+                progress.line(report.line())
+            meter.end_step(facts_here, compiled=len(compiles) > num_compiles)
+            fault_point("loop.step_done", step=step)
+
+            # ---- log ----------------------------------------------------------------------------
+            at_log = is_due(step, cfg.log_every_steps) or is_due(step, cfg.eval_every_steps)
+            if at_log or step >= cfg.num_steps:
+                fetched, pending = jax.device_get(pending), []
+                row = log_row(fetched[-1][1])
+                row |= {**meter.read(), "batch_hash": host.batch_hash}
+                writers.write(step, row)
+                limit = cfg.max_bad_steps
+                watch_bad_steps(fetched, names=names, max_bad_steps=limit, progress=progress)
+                run.set_status("running", step=step, num_steps=cfg.num_steps)
+                view = step_view(
+                    step, num_steps=cfg.num_steps, row=row, meter=meter, checkpoint=saved_step
+                )
+                progress.step(view)
+                fault_point("loop.logged", step=step)
+        with progress.phase("save"):
+            store.wait()
+        if step not in store.steps():
+            raise StorageError(f"the last checkpoint (step {step}) could not be written")
+    run.set_status(status, step=step, num_steps=cfg.num_steps)
+    summary = summarise(
+        status=status,
+        step=step,
+        num_steps=cfg.num_steps,
+        first_step=first_step,
+        started=started,
+        host=host,
+        meter=meter,
+        progress=progress,
+        bad_steps=int(state.counters["bad_steps"]),
+        failed_saves=store.num_failed_saves,
+        compiles=len(compiles),
+        path=str(run.path),
+    )
+    for line in summary:
+        progress.line(line)
+    exit_code = EXIT_INTERRUPTED if status == "interrupted" else 0
+    return Outcome(status, step, exit_code, state, host, summary)
+
+
+def is_due(step: int, every: int) -> bool:
+    """Whether something done every so many steps (0 = never) is done at `step`."""
+    return every > 0 and step % every == 0

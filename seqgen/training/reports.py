@@ -1,0 +1,132 @@
+"""Rows of metrics and the closing lines of a run."""
+
+import resource
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from seqgen.errors import DivergedError
+from seqgen.training.host_record import HostRecord
+from seqgen.training.meter import Meter
+from seqgen.training.progress import Progress, StepView, clock, short_number
+
+Fetched = Sequence[tuple[int, Mapping[str, Any]]]
+
+
+def log_row(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of one step (fetched) under the names of metrics.jsonl."""
+    loss = np.float32(metrics["loss"])
+    with np.errstate(over="ignore"):
+        perplexity = float(np.exp(np.float64(metrics["nll"])))
+    return {
+        "train/loss": float(loss),
+        "loss_hex": float(loss).hex(),
+        "train/nll": float(metrics["nll"]),
+        "train/perplexity": perplexity,
+        "train/accuracy": float(metrics["accuracy"]),
+        "lr": float(metrics["learning_rate"]),
+        "grad_norm": float(metrics["grad_norm"]),
+        "bad": int(metrics["bad"]),
+        "bad_steps": int(metrics["bad_steps"]),
+    }
+
+
+def watch_bad_steps(
+    fetched: Fetched, *, names: Sequence[str], max_bad_steps: int, progress: Progress
+) -> None:
+    """Tell of steps that were not finite.
+
+    Args:
+      fetched: (step, metrics) since the last look.
+      names: parameter paths in the order of the state.
+      max_bad_steps: so many in a row end the run.
+      progress: receives one line a bad step.
+
+    Raises:
+      DivergedError: there were that many in a row.
+    """
+    for step, row in fetched:
+        if not row["bad"]:
+            continue
+        finite = np.isfinite(row["grad_norm"])
+        where = "the update" if finite else f"the gradient of {names[int(row['bad_leaf'])]}"
+        progress.line(
+            f"step {step:,} was skipped: loss {float(row['loss']):.4g}, "
+            f"gradient norm {float(row['grad_norm']):.4g}, first in {where}"
+        )
+        if row["bad_run"] >= max_bad_steps:
+            raise DivergedError(
+                f"{int(row['bad_run'])} steps in a row were not finite (last: step {step:,})",
+                details=[
+                    f"first non-finite   {where}",
+                    "the parameters are those before the first of them",
+                    "lower config.optimizer.learning_rate, set config.optimizer.clip_norm=1.0,",
+                    "or choose config.train.compute_dtype=float32",
+                ],
+            )
+
+
+def step_view(
+    step: int, *, num_steps: int, row: Mapping[str, Any], meter: Meter, checkpoint: int | None
+) -> StepView:
+    """What the progress line shows."""
+    return StepView(
+        step=step,
+        num_steps=num_steps,
+        values=row,
+        tokens_per_second=meter.tokens_per_second,
+        step_ms=1e3 * meter.step_seconds,
+        wait_share=meter.wait_share,
+        pad_share=meter.pad_share,
+        checkpoint=checkpoint,
+        seconds_left=meter.step_seconds * max(num_steps - step, 0),
+    )
+
+
+def summarise(
+    *,
+    status: str,
+    step: int,
+    num_steps: int,
+    first_step: int,
+    started: float,
+    host: HostRecord,
+    meter: Meter,
+    progress: Progress,
+    bad_steps: int,
+    failed_saves: int,
+    compiles: int,
+    path: str,
+) -> list[str]:
+    """About ten lines: score, where time went, speed, memory, trouble, path, next commands."""
+    total = time.perf_counter() - started
+    spent = {"train": meter.train_seconds, **progress.seconds}
+    shares = [
+        f"{name} {clock(seconds)} ({seconds / max(total, 1e-9):.0%})"
+        for name, seconds in sorted(spent.items(), key=lambda item: -item[1])
+        if seconds >= 0.01 * total
+    ]
+    best = host.best
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    if status == "interrupted":
+        opening = f"saved step {step}; the same command resumes"
+    else:
+        opening = f"{status.replace('_', ' ')} at step {step:,} of {num_steps:,}"
+    return [
+        opening,
+        f"  best           {best['metric']} {best['value']:.4g} at step {best['step']:,}"
+        if best
+        else "  best           nothing was evaluated",
+        f"  time           {clock(total)}: " + ", ".join(shares),
+        f"  steps          {step - first_step:,} in this process, "
+        f"{compiles} compiled, {1e3 * meter.step_seconds:.0f} ms each",
+        f"  speed          {short_number(meter.tokens_per_second)} target tokens/s",
+        f"  data           {host.batches:,} batches, {short_number(host.tokens)} target tokens",
+        f"  peak memory    {peak:,.0f} MiB",
+        f"  trouble        {host.resumes} resumes, {bad_steps} skipped steps, "
+        f"{failed_saves} failed saves",
+        f"  checkpoints    {path}/checkpoints",
+        f"  next           seqgen evaluate --workdir={path}    seqgen generate --workdir={path}",
+    ]

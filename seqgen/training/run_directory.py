@@ -1,0 +1,239 @@
+"""The folder of one run: who holds it, how it stands, what it was started with."""
+
+import contextlib
+import datetime
+import fcntl
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, Any
+
+import jax
+
+from seqgen.errors import ConfigError, StorageError
+
+OWN_NAMES = (
+    "config.json",
+    "overrides.txt",
+    "env.json",
+    "metrics.jsonl",
+    "events.jsonl",
+    "train.log",
+    "samples",
+    "tokenizer",
+    "checkpoints",
+    "quarantine",
+    "tensorboard",
+    "STATUS",
+)
+VERSIONED = ("seqgen", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+class RunDirectory:
+    """A run directory, held by at most one training process: a context manager.
+
+    Reading (`read_config`, paths) needs no hold. The hold is an advisory lock of the operating
+    system on LOCK, which dies with its process, so a stale file never blocks anyone.
+    """
+
+    def __init__(self, path: pathlib.Path | str):
+        self.path = pathlib.Path(path)
+        self._lock: IO[str] | None = None
+
+    def __enter__(self) -> "RunDirectory":
+        self.acquire()
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.release()
+
+    def acquire(self) -> None:
+        """Create the folder and take its LOCK.
+
+        Raises:
+          ConfigError: another process trains here; it is named.
+          StorageError: the folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / "LOCK").open("a+", encoding="utf-8")
+        except OSError as error:
+            raise StorageError(f"cannot write to {self.path}", details=[str(error)]) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            holder = lock.read().strip()
+            lock.close()
+            raise ConfigError(
+                f"another training holds {self.path}",
+                details=[f"holder         {holder}", "wait for it, or choose another --workdir"],
+            ) from error
+        lock.seek(0)
+        lock.truncate()
+        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": started}
+        lock.write(json.dumps(holder) + "\n")
+        lock.flush()
+        self._lock = lock
+
+    def release(self) -> None:
+        """Give the LOCK back."""
+        if self._lock is not None:
+            self._lock.seek(0)
+            self._lock.truncate()
+            self._lock.close()
+            self._lock = None
+
+    def start_over(self) -> None:
+        """Remove everything that a run writes (`--fresh`); other files of the folder stay."""
+        for name in OWN_NAMES:
+            path = self.path / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def write_config(self, config: Mapping[str, Any], *, overrides: Sequence[str] = ()) -> None:
+        """Store the resolved config as strict JSON, and what was typed over it."""
+        write_atomically(self.path / "config.json", _json(config))
+        write_atomically(self.path / "overrides.txt", "".join(f"{line}\n" for line in overrides))
+
+    def read_config(self) -> dict[str, Any] | None:
+        """The stored config, or None in a new folder.
+
+        Raises:
+          ConfigError: the file is not JSON.
+        """
+        path = self.path / "config.json"
+        if not path.exists():
+            return None
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigError(f"{path} is not valid JSON", details=[str(error)]) from error
+
+    def write_environment(self) -> list[str]:
+        """Store versions, devices and code version; what differs from the stored ones, as lines.
+
+        Bits are promised for an equal environment only, so a resumed run says what changed.
+        """
+        path = self.path / "env.json"
+        current = environment()
+        changes = []
+        if path.exists():
+            try:
+                before = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError:
+                before = {}
+            changes = [
+                f"{name} was {before[name]!r}, is {value!r}"
+                for name, value in current.items()
+                if name in before and before[name] != value
+            ]
+        write_atomically(path, _json(current))
+        return changes
+
+    def set_status(self, state: str, **facts: Any) -> None:
+        """Replace STATUS (one JSON line): running, finished, early_stopped, interrupted, failed."""
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        row = {"state": state, "pid": os.getpid(), "updated": now, **facts}
+        write_atomically(self.path / "STATUS", json.dumps(row) + "\n")
+
+    @contextlib.contextmanager
+    def failure_status(self) -> Iterator[None]:
+        """Write STATUS `failed` with the cause if an exception leaves the block."""
+        try:
+            yield
+        except BaseException as error:
+            cause = getattr(error, "cause", None) or f"{type(error).__name__}: {error}"
+            with contextlib.suppress(OSError):
+                self.set_status("failed", cause=str(cause).splitlines()[0][:200])
+            raise
+
+    def status(self) -> dict[str, Any] | None:
+        """The last STATUS, or None."""
+        path = self.path / "STATUS"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def log(self, line: str) -> None:
+        """Add a line with the time to train.log."""
+        now = datetime.datetime.now().isoformat(timespec="seconds")
+        with (self.path / "train.log").open("a", encoding="utf-8") as file:
+            file.write(f"{now} {line}\n")
+
+    def write_samples(self, step: int, samples: Sequence[Mapping[str, str]]) -> None:
+        """Store the sample sentences of an evaluation in samples/<step>.txt."""
+        folder = self.path / "samples"
+        folder.mkdir(exist_ok=True)
+        blocks = ["".join(f"{name}: {text}\n" for name, text in s.items()) for s in samples]
+        write_atomically(folder / f"{step}.txt", "\n".join(blocks))
+
+
+def write_atomically(path: pathlib.Path, text: str) -> None:
+    """Write a file so that readers see the old or the new content, never a part."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, path)
+
+
+def environment() -> dict[str, Any]:
+    """What bits may depend on: versions, machine, devices, threads, flags."""
+    versions = {}
+    for name in VERSIONED:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "none"
+    return {
+        **versions,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "processor": processor(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "cpus": len(os.sched_getaffinity(0)),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "nproc": os.environ.get("NPROC", ""),
+        "code": code_version(),
+    }
+
+
+def processor() -> str:
+    """The name of the CPU."""
+    try:
+        for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor()
+
+
+def code_version() -> str:
+    """The git commit of the source, or the version of the installed package."""
+    folder = pathlib.Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "--short=12", "HEAD"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+        if found.returncode == 0:
+            return found.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        pass
+    return importlib.metadata.version("seqgen") if "seqgen" in sys.modules else "unknown"
+
+
+def _json(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False) + "\n"

@@ -1,0 +1,120 @@
+"""The training state: one pytree of plain dicts, everything a step reads and changes."""
+
+import dataclasses
+import hashlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from seqgen.nn.parameters import Definition
+from seqgen.training.optimizer import key_name
+from seqgen.training.sharding import Layout, state_shardings
+from seqgen.types import Array, Params, PyTree
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """What a step takes and gives.
+
+    Attributes:
+      step: int32, steps done, bad ones too: it keeps key, data and log aligned.
+      params: nested dicts of float32 arrays.
+      opt_state: nested dicts of the optimiser.
+      key: uint32 scalar made from the seed; dropout of a step is a hash of it, the step and the
+        micro-batch (`nn.dropout.make_key`).
+      ema: moving average of `params`, or None.
+      counters: {'bad_steps': int32 in all, 'bad_run': int32 in a row just now}.
+      carry: state carried from batch to batch by models that want it, or None.
+    """
+
+    step: Array
+    params: Params
+    opt_state: PyTree
+    key: Array
+    ema: Params | None
+    counters: dict[str, Array]
+    carry: PyTree = None
+
+
+def seed_key(seed: int) -> np.ndarray:
+    """The uint32 scalar that dropout is keyed by; never 0 for small seeds, unlike the seed."""
+    return np.asarray(np.random.SeedSequence(seed).generate_state(1)[0], np.uint32)
+
+
+def make_init(
+    definition: Definition, optimizer: optax.GradientTransformation, *, seed: int, use_ema: bool
+):
+    """A pure function of nothing that gives the state before the first step."""
+
+    def init() -> TrainState:
+        params = definition.init(jax.random.key(seed))
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            opt_state=optimizer.init(params),
+            key=jnp.asarray(seed_key(seed)),
+            ema=jax.tree.map(jnp.array, params) if use_ema else None,
+            counters={
+                "bad_steps": jnp.zeros((), jnp.int32),
+                "bad_run": jnp.zeros((), jnp.int32),
+            },
+        )
+
+    return init
+
+
+def abstract_state(
+    definition: Definition,
+    optimizer: optax.GradientTransformation,
+    *,
+    layout: Layout,
+    seed: int = 0,
+    use_ema: bool = False,
+) -> TrainState:
+    """The state as `jax.ShapeDtypeStruct`s that carry their shardings."""
+    shapes = jax.eval_shape(make_init(definition, optimizer, seed=seed, use_ema=use_ema))
+    shardings = state_shardings(shapes, definition.axes, layout.mesh, layout.rules)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        shardings,
+    )
+
+
+def init_state(
+    definition: Definition,
+    optimizer: optax.GradientTransformation,
+    *,
+    layout: Layout,
+    seed: int = 0,
+    use_ema: bool = False,
+) -> TrainState:
+    """The state before the first step, each leaf created where it will live."""
+    abstract = abstract_state(definition, optimizer, layout=layout, seed=seed, use_ema=use_ema)
+    init = make_init(definition, optimizer, seed=seed, use_ema=use_ema)
+    return jax.jit(init, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, abstract))()
+
+
+def flatten(tree: PyTree) -> dict[str, Any]:
+    """Leaves by their path, such as 'params/decoder/layers/0/kernel'."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {"/".join(key_name(entry) for entry in path): leaf for path, leaf in leaves}
+
+
+def snapshot(tree: PyTree) -> PyTree:
+    """A copy in host memory that no later (donating) step can overwrite."""
+    return jax.tree.map(lambda leaf: np.array(leaf, copy=True), jax.device_get(tree))
+
+
+def state_digest(state: PyTree) -> str:
+    """SHA-256 over paths, types, shapes and bytes of all leaves: equal bits, equal digest."""
+    digest = hashlib.sha256()
+    for path, leaf in sorted(flatten(jax.device_get(state)).items()):
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{path}:{array.dtype}:{array.shape};".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

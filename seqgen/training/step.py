@@ -1,0 +1,249 @@
+"""The training step: loss, gradients, finite check and update as one pure function.
+
+Losses come as sums and are divided once by the total weight, so several micro-batches with unequal
+token counts make exactly the update of the batch they are cut from. One micro-batch a step is one
+fused program a batch shape. With several, a gradient program a shape adds into an accumulator and
+one update program, the same for all shapes, spends it: `shapes + 1` compiles, however the shapes
+are mixed.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from seqgen.losses import vocabulary_loss
+from seqgen.metrics import WeightedMean
+from seqgen.nn.dropout import make_key
+from seqgen.nn.parameters import Definition
+from seqgen.training.compilation import CompiledStep, CompileReport
+from seqgen.training.config import OptimizerConfig, TrainConfig
+from seqgen.training.optimizer import learning_rate
+from seqgen.training.sharding import Layout
+from seqgen.training.state import TrainState
+from seqgen.types import Array, Batch, Params, PyTree
+
+Metrics = dict[str, Array]
+LossFunction = Callable[..., tuple[Array, dict[str, Array]]]
+SUMS = ("loss", "nll", "correct", "weight")
+
+
+def make_loss(
+    definition: Definition, train_cfg: TrainConfig, *, compute_dtype: str
+) -> LossFunction:
+    """`loss(params, batch, key) -> (objective sum, {'loss', 'nll', 'correct', 'weight'} sums)`.
+
+    `key=None` is evaluation: no dropout, no label smoothing, no scheduled sampling.
+    """
+
+    def loss(params: Params, batch: Batch, key: Any) -> tuple[Array, dict[str, Array]]:
+        model = definition.bind(params)
+        options: dict[str, Any] = {}
+        if key is not None and train_cfg.teacher_forcing_rate < 1.0:
+            options["teacher_forcing_rate"] = train_cfg.teacher_forcing_rate
+        hidden = model(batch, key=key, **options)
+        kernel, bias = model.output_kernel()
+        sums = vocabulary_loss(
+            hidden,
+            kernel,
+            bias,
+            batch.labels,
+            batch.weights,
+            label_smoothing=0.0 if key is None else train_cfg.label_smoothing,
+            compute_dtype=compute_dtype,
+            chunk_tokens=train_cfg.loss_chunk_tokens,
+        )
+        return sums.loss, {
+            "loss": sums.loss,
+            "nll": sums.nll,
+            "correct": sums.correct,
+            "weight": sums.weight,
+        }
+
+    return loss
+
+
+def make_update(
+    optimizer: optax.GradientTransformation,
+    *,
+    train_cfg: TrainConfig,
+    optimizer_cfg: OptimizerConfig,
+) -> Callable[[TrainState, Params, dict[str, Array]], tuple[TrainState, Metrics]]:
+    """`update(state, gradient sums, loss sums)`: divide, check, update.
+
+    A step whose loss, gradient or update is not finite advances `step` and the counters, and leaves
+    params, optimiser state and moving average as they are, bit for bit.
+    """
+
+    def update(state: TrainState, grads: Params, sums: dict[str, Array]):
+        weight = jnp.maximum(sums["weight"], 1e-30)
+        grads = jax.tree.map(lambda leaf: leaf / weight, grads)
+        loss = sums["loss"] / weight
+        squares = jnp.stack([jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(grads)])
+        grad_norm = jnp.sqrt(jnp.sum(squares))
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        good = (
+            jnp.isfinite(loss) & jnp.isfinite(grad_norm) & jnp.isfinite(optax.global_norm(updates))
+        )
+        params = optax.apply_updates(state.params, updates)
+        done = state.step - state.counters["bad_steps"]  # updates made so far
+        ema = state.ema
+        if ema is not None:
+            # The average starts fast, so that the random initial weights are soon forgotten.
+            count = done.astype(jnp.float32)
+            decay = jnp.minimum(train_cfg.ema_decay, (1.0 + count) / (10.0 + count))
+            ema = jax.tree.map(lambda old, new: old + (1.0 - decay) * (new - old), ema, params)
+
+        def keep(new: PyTree, old: PyTree) -> PyTree:
+            return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
+
+        bad = 1 - good.astype(jnp.int32)
+        counters = {
+            "bad_steps": state.counters["bad_steps"] + bad,
+            "bad_run": (state.counters["bad_run"] + 1) * bad,
+        }
+        state_after = TrainState(
+            step=state.step + 1,
+            params=keep(params, state.params),
+            opt_state=keep(opt_state, state.opt_state),
+            key=state.key,
+            ema=keep(ema, state.ema),
+            counters=counters,
+            carry=state.carry,
+        )
+        metrics = {
+            "loss": loss,
+            "nll": sums["nll"] / weight,
+            "accuracy": sums["correct"] / weight,
+            "weight": sums["weight"],
+            "grad_norm": grad_norm,
+            "learning_rate": learning_rate(optimizer_cfg, done, num_steps=train_cfg.num_steps),
+            "bad": bad,
+            **counters,
+            "bad_leaf": jnp.argmax(~jnp.isfinite(squares)).astype(jnp.int32),
+        }
+        return state_after, metrics
+
+    return update
+
+
+def make_train_step(
+    definition: Definition,
+    optimizer: optax.GradientTransformation,
+    *,
+    train_cfg: TrainConfig,
+    optimizer_cfg: OptimizerConfig,
+    layout: Layout,
+    compute_dtype: str,
+    abstract: TrainState,
+    wrap: Callable[[str], Any] = contextlib.nullcontext,
+    report: Callable[[CompileReport], None] = lambda report: None,
+) -> Callable[[TrainState, Sequence[Batch]], tuple[TrainState, Metrics]]:
+    """`step(state, micro_batches) -> (state, metrics)`; the state is donated.
+
+    Metrics are device scalars: means 'loss', 'nll', 'accuracy' over real tokens, their 'weight',
+    'grad_norm', 'learning_rate', 'bad', the counters 'bad_steps' and 'bad_run', and 'bad_leaf'
+    (index of the first parameter whose gradient is not finite; meaningless in a good step).
+
+    Args:
+      definition: the model.
+      optimizer: from `build_optimizer`.
+      train_cfg: loss options, moving average, number of steps.
+      optimizer_cfg: for the learning rate in the metrics.
+      layout: where state and batches live.
+      compute_dtype: 'float32' or 'bfloat16'.
+      abstract: shapes and shardings of the state (`abstract_state`).
+      wrap: `wrap(label)` is a context manager that stands around every compilation.
+      report: receives a CompileReport after every compilation.
+    """
+    loss = make_loss(definition, train_cfg, compute_dtype=compute_dtype)
+    update = make_update(optimizer, train_cfg=train_cfg, optimizer_cfg=optimizer_cfg)
+    places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    build = functools.partial(CompiledStep, wrap=wrap, report=report, layout=layout)
+
+    def fused(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = make_key(state.key, step=state.step, micro_batch=0)
+        grads, sums = jax.grad(loss, has_aux=True)(state.params, batch, key)
+        return update(state, grads, sums)
+
+    def add(total: PyTree, params: Params, key: Array, step: Array, index: Array, batch: Batch):
+        key = make_key(key, step=step, micro_batch=index)
+        grads, sums = jax.grad(loss, has_aux=True)(params, batch, key)
+        return jax.tree.map(jnp.add, total, (grads, sums))
+
+    def apply(state: TrainState, total: PyTree) -> tuple[TrainState, Metrics, PyTree]:
+        return *update(state, *total), jax.tree.map(jnp.zeros_like, total)
+
+    if train_cfg.accumulation_steps == 1:
+        program = build(
+            fused,
+            name="train step",
+            in_shardings=(places, layout.rows),
+            out_shardings=(places, layout.replicated),
+            donate_argnums=(0,),
+        )
+
+        def single(state: TrainState, batches: Sequence[Batch]) -> tuple[TrainState, Metrics]:
+            (batch,) = batches
+            batch = jax.device_put(batch, layout.rows)
+            return program(state, batch, shape_of=batch)
+
+        return single
+
+    whole = layout.replicated
+    total_places = (places.params, dict.fromkeys(SUMS, whole))
+    accumulate = build(
+        add,
+        name="gradients",
+        in_shardings=(total_places, places.params, whole, whole, whole, layout.rows),
+        out_shardings=total_places,
+        donate_argnums=(0,),
+    )
+    finish = build(
+        apply,
+        name="update",
+        in_shardings=(places, total_places),
+        out_shardings=(places, whole, total_places),
+        donate_argnums=(0, 1),
+    )
+    zeros = jax.tree.map(
+        lambda leaf: np.zeros(leaf.shape, leaf.dtype),
+        (abstract.params, dict.fromkeys(SUMS, jax.ShapeDtypeStruct((), jnp.float32))),
+    )
+    empty = [jax.device_put(zeros, total_places, may_alias=False)]
+
+    def several(state: TrainState, batches: Sequence[Batch]) -> tuple[TrainState, Metrics]:
+        total = empty.pop()
+        for index, batch in enumerate(batches):
+            batch = jax.device_put(batch, layout.rows)
+            number = jax.device_put(np.int32(index), whole)
+            arguments = (total, state.params, state.key, state.step, number, batch)
+            total = accumulate(*arguments, shape_of=batch)
+        state, metrics, total = finish(state, total, shape_of=())
+        empty.append(total)
+        return state, metrics
+
+    return several
+
+
+def make_eval_step(
+    definition: Definition, *, train_cfg: TrainConfig, layout: Layout, compute_dtype: str
+) -> Callable[[Params, Batch], dict[str, WeightedMean]]:
+    """`evaluate(params, batch)`: 'loss' (= nll, in nats) and 'accuracy' over real tokens."""
+    loss = make_loss(definition, train_cfg, compute_dtype=compute_dtype)
+
+    @jax.jit
+    def evaluate(params: Params, batch: Batch) -> dict[str, WeightedMean]:
+        with layout.activations():
+            _, sums = loss(params, batch, None)
+        return {
+            "loss": WeightedMean(sums["nll"], sums["weight"]),
+            "accuracy": WeightedMean(sums["correct"], sums["weight"]),
+        }
+
+    return evaluate
