@@ -1,0 +1,21 @@
+"""Train, resume, decode and score sequence-generation models in JAX.
+
+import seqgen
+
+model = seqgen.load("runs/quickstart")
+model.generate(["four thousand two hundred seventeen"], num_beams=5)
+"""
+
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """`load` on first use: importing the package must not import jax."""
+    if name == "load":
+        from seqgen.experiment import load
+
+        return load
+    raise AttributeError(f"module 'seqgen' has no attribute {name!r}")
