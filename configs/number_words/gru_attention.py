@@ -24,7 +24,7 @@ def get_config(arg: str = "") -> ConfigDict:
         tokens_per_batch=2_048,
         num_buckets=4,
     )
-    config.tokenizer = dict(kind="bpe", vocab_size=300, joint=True)
+    config.tokenizer = dict(kind="bpe", vocab_size=300, joint=True, byte_fallback=False)
     config.model = dict(
         embed_dim=128,
         tie_embeddings="target_output",
@@ -64,7 +64,7 @@ def tiny() -> ConfigDict:
     config.model.decoder.hidden_dim = 16
     config.model.embed_dim = 16
 
-    config.tokenizer.vocab_size = 120
+    config.tokenizer.update(vocab_size=120, byte_fallback=False)
     config.data.update(
         num_examples=400, val_examples=20, test_examples=20, tokens_per_batch=256, num_buckets=2
     )

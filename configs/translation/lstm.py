@@ -72,7 +72,7 @@ def tiny() -> ConfigDict:
     config.model.decoder.hidden_dim = 16
     config.model.embed_dim = 16
 
-    config.tokenizer.vocab_size = 120
+    config.tokenizer.update(vocab_size=120, byte_fallback=False)
     config.data.update(tokens_per_batch=256, num_buckets=2)
     config.train.update(
         num_steps=6, eval_every_steps=3, checkpoint_every_steps=3, log_every_steps=1
