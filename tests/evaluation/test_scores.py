@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+
 from seqgen.errors import ConfigError
 from seqgen.evaluation import scores
 

@@ -1,0 +1,98 @@
+"""`seqgen compare`: says whether run B is better than run A, or chance explains it."""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from seqgen.cli.arguments import add_verb, parse_checkpoint, require_run
+from seqgen.cli.evaluate import add_search_arguments, search_options
+from seqgen.errors import ConfigError
+
+EXAMPLES = """\
+seqgen compare runs/lstm runs/transformer
+seqgen compare runs/a runs/b --split=val --metric=chrf --num_beams=5"""
+
+
+def add_parser(verbs: Any) -> None:
+    """Declare `compare`."""
+    parser = add_verb(
+        verbs,
+        "compare",
+        summary="Decode a split with two runs and compare them by paired bootstrap resampling.",
+        examples=EXAMPLES,
+        run=run,
+    )
+    parser.add_argument("run_a", type=pathlib.Path, metavar="RUN_A", help="a run directory")
+    parser.add_argument("run_b", type=pathlib.Path, metavar="RUN_B", help="another")
+    parser.add_argument("--split", default="test", help="file stem (default test)")
+    parser.add_argument(
+        "--metric", default="bleu", choices=("bleu", "chrf", "ter", "exact_match"), help="score"
+    )
+    parser.add_argument("--checkpoint", default="best", metavar="best|last|avg:N|STEP")
+    add_search_arguments(parser)
+    parser.add_argument("--max_examples", type=int, default=0, metavar="N", help="only the first N")
+    parser.add_argument("--draws", type=int, default=1000, metavar="N", help="bootstrap draws")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the draws")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Decode twice, resample, print."""
+    checkpoint = parse_checkpoint(args.checkpoint)
+    if args.draws < 100:
+        raise ConfigError(f"--draws={args.draws} is too few for an interval; take 100 or more")
+    runs = [require_run(args.run_a), require_run(args.run_b)]
+    from seqgen import config, experiment
+    from seqgen.evaluation import significance
+
+    results = [
+        experiment.evaluate(
+            path,
+            split=args.split,
+            checkpoint=checkpoint,
+            max_examples=args.max_examples,
+            **search_options(args),
+        )
+        for path in runs
+    ]
+    if results[0]["references"] != results[1]["references"]:
+        raise ConfigError(
+            f"the runs hold different references for split {args.split}",
+            details=[f"{path}: {len(r['references'])} lines" for path, r in zip(runs, results)],
+        )
+    rules = config.read_json(runs[0] / "config.json").evaluation
+    comparison = significance.paired_bootstrap(
+        results[0]["hypotheses"],
+        results[1]["hypotheses"],
+        results[0]["references"],
+        metric=args.metric,
+        num_draws=args.draws,
+        seed=args.seed,
+        tokenize=rules.tokenize,
+        lowercase=rules.lowercase,
+    )
+    names = [_name(path) for path in runs]
+    if names[0] == names[1]:
+        names = [str(path) for path in runs]
+    said = significance.verdict(comparison, name_a=names[0], name_b=names[1])
+    if args.json:
+        facts = {"run_a": str(runs[0]), "run_b": str(runs[1]), "split": results[0]["split"]}
+        facts |= dataclasses.asdict(comparison)
+        print(json.dumps({**facts, "is_real": comparison.is_real, "verdict": said}))
+        return 0
+    width = max(*map(len, names), len("difference"))
+    rows = zip([*names, "difference"], (comparison.a, comparison.b, comparison.difference))
+    print(f"{args.metric} on {results[0]['split']}, {comparison.num_examples} examples")
+    for name, row in rows:
+        sign = "+" if name == "difference" else ""
+        values = [f"{value:{sign}.2f}" for value in (row.score, row.low, row.high)]
+        print(f"{name:<{width}}  {values[0]:>7}   95 % {values[1]}..{values[2]}")
+    print(said)
+    print(f"paired bootstrap, {args.draws} draws, seed {args.seed}; {comparison.signature}")
+    return 0
+
+
+def _name(path: pathlib.Path) -> str:
+    return path.resolve().name

@@ -1,0 +1,129 @@
+"""`seqgen evaluate`: scores a finished run on a split."""
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from seqgen.cli.arguments import add_run_arguments, add_verb, parse_checkpoint, require_run
+from seqgen.cli.text_files import one_line, output
+from seqgen.errors import ConfigError
+
+EXAMPLES = """\
+seqgen evaluate --workdir=runs/quickstart
+seqgen evaluate --workdir=runs/quickstart --split=val --checkpoint=avg:5 --num_beams=5 --json
+seqgen evaluate --workdir=runs/quickstart --by_length --output=hypotheses.txt"""
+
+
+def add_parser(verbs: Any) -> None:
+    """Declare `evaluate`."""
+    parser = add_verb(
+        verbs,
+        "evaluate",
+        summary="Score a finished run: loss, perplexity, token accuracy, exact match, BLEU, chrF, "
+        "TER.",
+        examples=EXAMPLES,
+        run=run,
+    )
+    add_run_arguments(parser)
+    parser.add_argument(
+        "--split",
+        default="test",
+        help="file stem such as val or test_2016; test = the only test split (default test)",
+    )
+    add_search_arguments(parser)
+    parser.add_argument("--max_examples", type=int, default=0, metavar="N", help="only the first N")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--output", metavar="FILE", help="write the hypotheses, one a line")
+    parser.add_argument(
+        "--by_length",
+        nargs="?",
+        const="",
+        metavar="EDGES",
+        help="also scores by source length; EDGES such as 5,10,20 (words), else equal groups",
+    )
+    parser.add_argument(
+        "--three_ways",
+        action="store_true",
+        help="also BLEU lower-cased, and on lower-cased Moses tokens (needs sacremoses)",
+    )
+
+
+def add_search_arguments(parser: argparse.ArgumentParser) -> None:
+    """Beam options; what is not given stands as in the run's config."""
+    parser.add_argument("--num_beams", type=int, metavar="K", help="beams; 1 is greedy")
+    parser.add_argument(
+        "--length_penalty", type=float, metavar="ALPHA", help="above 0 favours long answers"
+    )
+
+
+def search_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The beam options that were given."""
+    names = ("num_beams", "length_penalty")
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate and print."""
+    checkpoint = parse_checkpoint(args.checkpoint)
+    edges = _edges(args.by_length)
+    workdir = require_run(args.workdir)
+    from seqgen import config, experiment
+    from seqgen.evaluation import by_length, scores, table
+
+    cfg = config.read_json(workdir / "config.json")
+    result = experiment.evaluate(
+        workdir,
+        split=args.split,
+        checkpoint=checkpoint,
+        max_examples=args.max_examples,
+        **search_options(args),
+    )
+    # What is one entry a line stays out of the printed object.
+    texts = {name: result.pop(name) for name in ("sources", "hypotheses", "references")}
+    if args.output:
+        with output(args.output) as file:
+            file.writelines(one_line(line) + "\n" for line in texts["hypotheses"])
+    if args.three_ways:
+        result["three_ways"] = scores.bleu_three_ways(
+            texts["hypotheses"], texts["references"], lang=cfg.data.target_lang
+        )
+    if edges is not None:
+        rules = cfg.evaluation
+        result["by_length"] = by_length.scores_by_length(
+            texts["sources"],
+            texts["hypotheses"],
+            texts["references"],
+            edges=edges,
+            tokenize=rules.tokenize,
+            lowercase=rules.lowercase,
+        )
+    if args.json:
+        print(json.dumps(result, allow_nan=False))
+        return 0
+    groups = result.pop("by_length", None)
+    ways = result.pop("three_ways", {})
+    rows = []
+    for name, value in result.items():
+        rows.append((name, table.format_value(name, value) if type(value) is float else str(value)))
+    for name, row in ways.items():
+        rows.append((f"bleu {name}", f"{row['bleu']:.2f}  {row['signature']}"))
+    width = max(len(name) for name, _ in rows)
+    print("\n".join(f"{name:<{width}}  {value}" for name, value in rows))
+    if groups is not None:
+        print("\n" + "\n".join(table.length_table(groups)))
+    if args.output and args.output != "-":
+        print(f"hypotheses: {args.output}", file=sys.stderr)
+    return 0
+
+
+def _edges(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        edges = [int(part) for part in text.split(",")] if text else []
+    except ValueError:
+        edges = [0]
+    if any(edge < 1 for edge in edges):
+        raise ConfigError(f"bad --by_length={text}", details=["it takes       words, as 5,10,20"])
+    return edges

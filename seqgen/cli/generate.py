@@ -1,0 +1,81 @@
+"""`seqgen generate`: lines of text in, lines of text out, in order."""
+
+import argparse
+import sys
+from typing import Any
+
+from seqgen.cli.arguments import add_run_arguments, add_verb, parse_checkpoint, require_run
+from seqgen.cli.evaluate import add_search_arguments, search_options
+from seqgen.cli.text_files import one_line, output, read_lines
+
+EXAMPLES = """\
+echo "forty two" | seqgen generate --workdir=runs/quickstart
+seqgen generate --workdir=RUN --input=test.en --output=test.hyp --num_beams=5
+seqgen generate --workdir=RUN --num_beams=5 --num_return_sequences=5 --scores < test.en
+seqgen generate --workdir=RUN --do_sample --temperature=0.8 --top_p=0.9 --seed=1 < test.en"""
+
+
+def add_parser(verbs: Any) -> None:
+    """Declare `generate`."""
+    parser = add_verb(
+        verbs,
+        "generate",
+        summary="Answer lines of text. Each input line gives num_return_sequences output lines, "
+        "best first.",
+        examples=EXAMPLES,
+        run=run,
+    )
+    add_run_arguments(parser)
+    parser.add_argument("--input", default="-", metavar="FILE", help="- is stdin (default)")
+    parser.add_argument("--output", default="-", metavar="FILE", help="- is stdout (default)")
+    add_search_arguments(parser)
+    parser.add_argument(
+        "--num_return_sequences", type=int, metavar="N", help="output lines for each input line"
+    )
+    parser.add_argument("--min_length", type=int, metavar="TOKENS", help="shortest answer")
+    parser.add_argument("--max_length", type=int, metavar="TOKENS", help="longest answer")
+    parser.add_argument(
+        "--do_sample", action="store_const", const=True, help="draw tokens instead of searching"
+    )
+    parser.add_argument("--temperature", type=float, metavar="T", help="sampling: flatter above 1")
+    parser.add_argument("--top_k", type=int, metavar="K", help="sampling: K likeliest tokens only")
+    parser.add_argument("--top_p", type=float, metavar="P", help="sampling: tokens up to mass P")
+    parser.add_argument("--seed", type=int, metavar="N", help="sampling: seed of all draws")
+    parser.add_argument("--batch_size", type=int, metavar="N", help="lines decoded together")
+    parser.add_argument(
+        "--scores", action="store_true", help="put the score and a tab before each answer"
+    )
+
+
+_OPTIONS = (
+    *("num_return_sequences", "min_length", "max_length", "do_sample", "temperature"),
+    *("top_k", "top_p", "seed", "batch_size"),
+)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read, answer, write."""
+    checkpoint = parse_checkpoint(args.checkpoint)
+    workdir = require_run(args.workdir)
+    options = search_options(args)
+    options |= {n: getattr(args, n) for n in _OPTIONS if getattr(args, n) is not None}
+    from seqgen import experiment
+
+    generator = experiment.load(workdir, checkpoint=checkpoint)
+    talks = sys.stderr.isatty() and args.output != "-"
+
+    def progress(count: int) -> None:
+        if talks:
+            print(f"\r{count:,} lines", end="", file=sys.stderr, flush=True)
+
+    with output(args.output) as file:
+        answers = generator.stream(read_lines(args.input), progress=progress, **options)
+        for hypotheses in answers:
+            for hypothesis in hypotheses:
+                score = f"{hypothesis.score:.6f}\t" if args.scores else ""
+                file.write(f"{score}{one_line(hypothesis.text)}\n")
+            if args.output == "-":
+                file.flush()
+    if talks:
+        print(file=sys.stderr)
+    return 0
