@@ -75,8 +75,11 @@ class SplitCheck:
         found = list(self.notes)
         for kind, bit in BITS.items():
             for lang, scan in zip(self.langs, self.scans):
-                if scan is not None:
-                    found += find(kind, (scan.bits & bit) != 0, side=lang)
+                if scan is not None and len(scan):
+                    flags = (scan.bits & bit) != 0
+                    wide = kind == "nul" and flags.mean() > 0.5
+                    detail = f"{KINDS[kind].text}; the file looks like UTF-16" if wide else ""
+                    found += find(kind, flags, side=lang, detail=detail)
         for kind in PAIR_KINDS:
             if kind in self.flags:
                 found += find(kind, self.flags[kind], other=self.others.get(kind, ""))

@@ -1,0 +1,102 @@
+import argparse
+import json
+import subprocess
+import sys
+
+import pytest
+from data.broken_corpus import damage, write_sound
+
+from seqgen.cli import data
+from seqgen.errors import DataError
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    return write_sound(tmp_path / "my corpus")
+
+
+def seqgen_data(*words):
+    parser = argparse.ArgumentParser()
+    data.add_parser(parser.add_subparsers())
+    arguments = parser.parse_args(["data", *map(str, words)])
+    return arguments.run(arguments)
+
+
+def check(corpus, *words):
+    return seqgen_data("check", f"--dir={corpus}", "--source_lang=en", "--target_lang=de", *words)
+
+
+def test_page_goes_to_stdout_and_talk_to_stderr(corpus, capsys):
+    assert check(corpus) == 0
+    out, err = capsys.readouterr()
+    assert "0 errors, 0 warnings" in out
+    assert "train.en 200 lines" in out
+    assert "reading train" in err
+
+
+def test_errors_end_with_2_and_the_command_that_mends_them(corpus, capsys):
+    damage(corpus, "train.de", {4: lambda line: b"\xff"})
+    assert check(corpus) == 2
+    out = capsys.readouterr().out
+    assert "error    bad_utf8 de: 1, line 4" in out
+    assert "--fix=OUT" in out
+
+
+def test_json_is_all_of_stdout_and_equals_the_report_file(corpus, capsys, tmp_path):
+    damage(corpus, "train.de", {4: lambda line: b"", 8: lambda line: b""})
+    target = tmp_path / "report.json"
+    assert check(corpus, "--json", f"--report={target}") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report == json.loads(target.read_text())
+    assert report["splits"]["train"]["findings"][0]["lines"] == [4, 8]
+
+
+def test_fix_writes_a_copy_that_passes(corpus, capsys, tmp_path):
+    damage(corpus, "train.de", {4: lambda line: b"\xff", 9: lambda line: line + b"\r"})
+    out = tmp_path / "clean"
+    assert check(corpus, f"--fix={out}", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["fix"]["train"] == {
+        "rows": 200,
+        "kept": 199,
+        "dropped": 1,
+        "repaired": 1,
+        "dropped_by": {"bad_utf8": 1},
+        "repaired_by": {"crlf": 1},
+    }
+    assert check(out) == 0
+    assert "0 errors, 0 warnings" in capsys.readouterr().out
+
+
+def test_fix_tells_what_it_did(corpus, capsys, tmp_path):
+    damage(corpus, "train.de", {4: lambda line: b"\xff"})
+    check(corpus, f"--fix={tmp_path / 'clean'}")
+    out = capsys.readouterr().out
+    assert "train   200 = 199 kept (0 repaired) + 1 dropped   bad_utf8 1" in out
+
+
+def test_what_cannot_be_mended_still_ends_with_2(corpus, tmp_path):
+    (corpus / "test.de").unlink()
+    assert check(corpus, f"--fix={tmp_path / 'clean'}") == 2
+
+
+def test_report_is_never_written_into_the_corpus(corpus):
+    with pytest.raises(DataError, match="input directory"):
+        check(corpus, f"--report={corpus / 'train.de'}")
+
+
+def test_usage_errors(corpus):
+    with pytest.raises(DataError, match="permits no line"):
+        check(corpus, "--max_line_bytes=0")
+    with pytest.raises(SystemExit) as caught:
+        seqgen_data("check", f"--dir={corpus}")
+    assert caught.value.code == 2
+
+
+def test_declaring_the_verb_imports_nothing_heavy():
+    code = (
+        "import argparse, sys; from seqgen.cli import data;"
+        "data.add_parser(argparse.ArgumentParser().add_subparsers());"
+        "sys.exit(any(name in sys.modules for name in ('seqgen.data.doctor',)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
