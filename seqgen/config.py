@@ -125,12 +125,12 @@ def override(data: Mapping[str, Any], overrides: Sequence[str] = (), *, place: s
     """
     typed = [_split(word) for word in overrides]
     texts = {path: word for (path, _), word in zip(typed, overrides, strict=True)}
-    data = config_dict.ConfigDict(dict(data)).to_dict()
+    tree: dict[str, Any] = config_dict.ConfigDict(dict(data)).to_dict()
     plain = Origin(place=place)
-    current = config_schema.from_dict(Config, data, origin=plain)
+    current = config_schema.from_dict(Config, tree, origin=plain)
     for path, text in typed:
-        data = _exchange(data, current, path, text, origin=Origin(place, texts, current))
-        current = config_schema.from_dict(Config, data, origin=plain)
+        tree = _exchange(tree, current, path, text, origin=Origin(place, texts, current))
+        current = config_schema.from_dict(Config, tree, origin=plain)
     known = {path: leaf for path, leaf, _ in config_schema.leaves(current)}
     inner = {path for path, _, _ in config_schema.nodes(current)}
     origin = Origin(place, texts, current)

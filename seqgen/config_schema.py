@@ -56,8 +56,8 @@ class Leaf:
       optional: whether None is allowed.
     """
 
-    type: type
-    element: type | None
+    type: Any
+    element: Any
     optional: bool
     help: str = ""
     minimum: float | None = None
@@ -98,7 +98,7 @@ class Leaf:
         return scalar
 
     @staticmethod
-    def _scalar(value: Any, wanted: type) -> Any:
+    def _scalar(value: Any, wanted: Any) -> Any:
         if wanted is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if type(value) is not wanted or (wanted is float and not math.isfinite(value)):

@@ -32,7 +32,6 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("--checkpoint", default="best", metavar="best|last|avg:N|STEP")
     add_search_arguments(parser)
-    parser.add_argument("--max_examples", type=int, default=0, metavar="N", help="only the first N")
     parser.add_argument("--draws", type=int, default=1000, metavar="N", help="bootstrap draws")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the draws")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -47,26 +46,22 @@ def run(args: argparse.Namespace) -> int:
     from seqgen import config, experiment
     from seqgen.evaluation import significance
 
+    options = search_options(args)
     results = [
-        experiment.evaluate(
-            path,
-            split=args.split,
-            checkpoint=checkpoint,
-            max_examples=args.max_examples,
-            **search_options(args),
-        )
+        experiment.evaluate(path, split=args.split, checkpoint=checkpoint, overrides=options)
         for path in runs
     ]
-    if results[0]["references"] != results[1]["references"]:
+    (report, examples, hypotheses_a), (_, examples_b, hypotheses_b) = results
+    if examples != examples_b:
         raise ConfigError(
-            f"the runs hold different references for split {args.split}",
-            details=[f"{path}: {len(r['references'])} lines" for path, r in zip(runs, results)],
+            f"split {args.split} is not the same text in both runs",
+            details=[f"{path}: {len(found[1])} examples" for path, found in zip(runs, results)],
         )
     rules = config.read_json(runs[0] / "config.json").evaluation
     comparison = significance.paired_bootstrap(
-        results[0]["hypotheses"],
-        results[1]["hypotheses"],
-        results[0]["references"],
+        hypotheses_a,
+        hypotheses_b,
+        [example["target"] for example in examples],
         metric=args.metric,
         num_draws=args.draws,
         seed=args.seed,
@@ -78,13 +73,13 @@ def run(args: argparse.Namespace) -> int:
         names = [str(path) for path in runs]
     said = significance.verdict(comparison, name_a=names[0], name_b=names[1])
     if args.json:
-        facts = {"run_a": str(runs[0]), "run_b": str(runs[1]), "split": results[0]["split"]}
+        facts = {"run_a": str(runs[0]), "run_b": str(runs[1]), "split": report["split"]}
         facts |= dataclasses.asdict(comparison)
         print(json.dumps({**facts, "is_real": comparison.is_real, "verdict": said}))
         return 0
     width = max(*map(len, names), len("difference"))
     rows = zip([*names, "difference"], (comparison.a, comparison.b, comparison.difference))
-    print(f"{args.metric} on {results[0]['split']}, {comparison.num_examples} examples")
+    print(f"{args.metric} on {report['split']}, {comparison.num_examples} examples")
     for name, row in rows:
         sign = "+" if name == "difference" else ""
         values = [f"{value:{sign}.2f}" for value in (row.score, row.low, row.high)]

@@ -32,7 +32,6 @@ def add_parser(verbs: Any) -> None:
         help="file stem such as val or test_2016; test = the only test split (default test)",
     )
     add_search_arguments(parser)
-    parser.add_argument("--max_examples", type=int, default=0, metavar="N", help="only the first N")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--output", metavar="FILE", help="write the hypotheses, one a line")
     parser.add_argument(
@@ -63,6 +62,12 @@ def search_options(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
+def beam_facts(cfg: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of the search that matter for a score, as they were in force."""
+    decode = cfg.decode.replace(**options)
+    return {"num_beams": decode.num_beams, "length_penalty": decode.length_penalty}
+
+
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print."""
     checkpoint = parse_checkpoint(args.checkpoint)
@@ -72,31 +77,23 @@ def run(args: argparse.Namespace) -> int:
     from seqgen.evaluation import by_length, scores, table
 
     cfg = config.read_json(workdir / "config.json")
-    result = experiment.evaluate(
-        workdir,
-        split=args.split,
-        checkpoint=checkpoint,
-        max_examples=args.max_examples,
-        **search_options(args),
+    options = search_options(args)
+    report, examples, hypotheses = experiment.evaluate(
+        workdir, split=args.split, checkpoint=checkpoint, overrides=options
     )
-    # What is one entry a line stays out of the printed object.
-    texts = {name: result.pop(name) for name in ("sources", "hypotheses", "references")}
+    result = {**report, "checkpoint": checkpoint, **beam_facts(cfg, options)}
+    sources, references = ([example[side] for example in examples] for side in ("source", "target"))
     if args.output:
         with output(args.output) as file:
-            file.writelines(one_line(line) + "\n" for line in texts["hypotheses"])
+            file.writelines(one_line(line) + "\n" for line in hypotheses)
     if args.three_ways:
         result["three_ways"] = scores.bleu_three_ways(
-            texts["hypotheses"], texts["references"], lang=cfg.data.target_lang
+            hypotheses, references, lang=cfg.data.target_lang
         )
     if edges is not None:
-        rules = cfg.evaluation
+        rules = {"tokenize": cfg.evaluation.tokenize, "lowercase": cfg.evaluation.lowercase}
         result["by_length"] = by_length.scores_by_length(
-            texts["sources"],
-            texts["hypotheses"],
-            texts["references"],
-            edges=edges,
-            tokenize=rules.tokenize,
-            lowercase=rules.lowercase,
+            sources, hypotheses, references, edges=edges, **rules
         )
     if args.json:
         print(json.dumps(result, allow_nan=False))

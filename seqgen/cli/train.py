@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     for note in config_checks.notes(cfg):
         print(f"note: {note}", file=sys.stderr)
     given = [f"--config={args.config}"] if args.config is not None else []
-    return experiment.train(
+    outcome = experiment.train(
         cfg, args.workdir, overrides=[*given, *args.overrides], fresh=args.fresh
     )
+    return outcome.exit_code

@@ -14,8 +14,6 @@ from sacrebleu.metrics.ter import TER
 from seqgen.errors import ConfigError
 from seqgen.evaluation.config import METRICS
 
-HIGHER_IS_BETTER = {"bleu": True, "chrf": True, "ter": False, "exact_match": True}
-
 
 def sacrebleu_metric(name: str, *, tokenize: str = "13a", lowercase: bool = False) -> Any:
     """The object for 'bleu' (Papineni et al. 2002), 'chrf' (Popovic 2015) or 'ter' (Snover et al.
