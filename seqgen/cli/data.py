@@ -1,11 +1,4 @@
-"""`seqgen data check`: is this parallel corpus fit for training, and a clean copy if it is not.
-
-    seqgen data check --dir=corpus --source_lang=en --target_lang=de
-    seqgen data check --dir=corpus --source_lang=en --target_lang=de --fix=clean --json
-
-Exit code: 0 = fit (warnings may be told), 2 = training on it would fail. With --fix it speaks of
-the clean copy.
-"""
+"""`seqgen data check`: is this parallel corpus fit for training, and a clean copy if it is not."""
 
 import argparse
 import dataclasses
@@ -13,29 +6,40 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from seqgen.cli.arguments import add_verb
 from seqgen.errors import DataError, StorageError
+
+EXAMPLES = """\
+seqgen data check --dir=corpus --source_lang=en --target_lang=de
+seqgen data check --dir=corpus --source_lang=en --target_lang=de --fix=clean --report=report.json"""
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare `data` and its verbs."""
     parser = subparsers.add_parser(
         "data",
-        help="check a parallel corpus, and mend it",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        help="check a directory of parallel text",
+        description="Check a directory of parallel text, and mend it.",
+        examples=EXAMPLES,
     )
-    verbs = parser.add_subparsers(dest="data_verb", metavar="VERB", required=True)
-    check = verbs.add_parser(
+    check = add_verb(
+        parser.add_subparsers(dest="data_verb", metavar="VERB", required=True),
         "check",
-        help="report defects; write a clean copy with --fix",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        summary="Report what is wrong with a parallel corpus; write a clean copy with --fix. Exit "
+        "code 0: fit for training, perhaps with warnings; 2: training would stop on it. With --fix "
+        "the code speaks of the clean copy.",
+        examples=EXAMPLES,
+        run=run,
     )
     check.add_argument(
-        "--dir", required=True, type=Path, help="directory of <split>.<language>[.gz]"
+        "--dir", required=True, type=Path, help="holds <split>.<language> or <split>.<language>.gz"
     )
-    check.add_argument("--source_lang", required=True, help="file ending of the source side")
-    check.add_argument("--target_lang", required=True, help="file ending of the target side")
+    check.add_argument(
+        "--source_lang", required=True, metavar="LANG", help="file ending of the source side"
+    )
+    check.add_argument(
+        "--target_lang", required=True, metavar="LANG", help="file ending of the target side"
+    )
     check.add_argument(
         "--fix", type=Path, metavar="OUT", help="write a clean copy and ledger.jsonl to OUT"
     )
@@ -45,9 +49,9 @@ def add_parser(subparsers: Any) -> None:
         "--max_line_bytes",
         type=int,
         default=1 << 16,
+        metavar="N",
         help="longer lines count as defects (default %(default)s)",
     )
-    check.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
