@@ -150,7 +150,8 @@ class DecodeConfig:
             num_beams=self.num_beams,
             num_return_sequences=self.num_return_sequences,
             length_penalty_kind=self.length_penalty_kind,
-            early_stopping=self.early_stopping,
+            # One beam is greedy search or sampling, which end at EOS.
+            early_stopping=self.early_stopping if self.num_beams > 1 else EARLY_STOPPING[0],
             do_sample=self.do_sample,
         )
 

@@ -1,40 +1,67 @@
 """A table language model conditioned on its source, small enough to be searched exhaustively."""
 
 import dataclasses
+import functools
 import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from seqgen.decoding import make_row_keys, search
 from seqgen.models.base import DecodeOutput
 from seqgen.types import BOS_ID, EOS_ID, Encoded, Sequences
 
 
-@dataclasses.dataclass
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class ToyModel:
     """Next-token logits depend on the source, the last two tokens and the position.
 
     It keeps the `Decodable` contract as a real decoder does: what beams share is stored once a
-    sentence, what differs is moved by `reorder`.
+    sentence, what differs is moved by `reorder`. Its tables are traced, so that models of one
+    vocabulary share one compiled search.
+
+    Attributes:
+      by_pair: [V, V, V] logits after two tokens.
+      by_position: [64, V].
+      by_source: [16, V], averaged over the source.
+      spoilt: a number that replaces the logits of some sources; 0 leaves them alone.
+      spoilt_from: the position after which they are replaced.
     """
 
-    vocab: int = 8
-    seed: int = 0
-    scale: float = 2.0
-    spoil: float | None = None  # a value that some logits take, e.g. NaN
-    spoil_from: int = 0
+    by_pair: jax.Array
+    by_position: jax.Array
+    by_source: jax.Array
+    spoilt: float = 0.0
+    spoilt_from: int = 0
 
-    def __post_init__(self):
-        rng = np.random.default_rng(self.seed)
-        draw = lambda *shape: jnp.asarray(self.scale * rng.normal(size=shape), jnp.float32)  # noqa: E731
-        self.by_pair = draw(self.vocab, self.vocab, self.vocab)
-        self.by_position = draw(64, self.vocab)
-        self.by_source = draw(16, self.vocab)
+    @classmethod
+    def random(cls, seed=0, *, vocab=8, scale=2.0, **options):
+        rng = np.random.default_rng(seed)
+        shapes = [(vocab, vocab, vocab), (64, vocab), (16, vocab)]
+        return cls(*[np.float32(scale * rng.normal(size=shape)) for shape in shapes], **options)
+
+    @property
+    def vocab(self):
+        return self.by_position.shape[1]
+
+    def reference_log_probs(self, line, target):
+        """Log-probability of each id of `target`, worked out in float64 numpy."""
+        by_source, by_pair, by_position = (
+            np.asarray(x, np.float64) for x in (self.by_source, self.by_pair, self.by_position)
+        )
+        summary = by_source[np.asarray(line) % 16].mean(0)
+        previous, last, log_probs = BOS_ID, BOS_ID, []
+        for position, token in enumerate(target):
+            logits = by_pair[previous, last] + by_position[position + 1] + summary
+            log_probs.append(logits[token] - np.log(np.exp(logits).sum()))
+            previous, last = last, token
+        return np.asarray(log_probs)
 
     def encode(self, source, *, key=None):
         seen = (source.segments > 0)[..., None]
-        features = jnp.where(seen, self.by_source[source.ids % 16], 0.0)
+        features = jnp.where(seen, jnp.asarray(self.by_source)[source.ids % 16], 0.0)
         summary = features.sum(1) / jnp.maximum(seen.sum(1), 1)
         return Encoded(features, source.segments, source.positions, summary)
 
@@ -50,6 +77,7 @@ class ToyModel:
     def extend(self, state, tokens, lengths):
         beams = tokens.shape[0] // state["shared"].shape[0]
         shared = jnp.repeat(state["shared"], beams, axis=0)
+        by_pair, by_position = jnp.asarray(self.by_pair), jnp.asarray(self.by_position)
 
         def step(carry, token_and_index):
             token, index = token_and_index
@@ -57,10 +85,9 @@ class ToyModel:
             previous = jnp.where(real, carry["last"], carry["previous"])
             last = jnp.where(real, token, carry["last"])
             position = carry["position"] + real
-            logits = self.by_pair[previous, last] + self.by_position[position] + shared
-            if self.spoil is not None:
-                spoilt = (position > self.spoil_from) & (shared[:, 4] > 0)
-                logits = jnp.where(spoilt[:, None], self.spoil, logits)
+            logits = by_pair[previous, last] + by_position[position] + shared
+            spoils = (self.spoilt != 0) & (position > self.spoilt_from) & (shared[:, 4] > 0)
+            logits = jnp.where(spoils[:, None], self.spoilt, logits)
             return {**carry, "previous": previous, "last": last, "position": position}, logits
 
         steps = (tokens.T, jnp.arange(tokens.shape[1]))
@@ -97,3 +124,17 @@ def every_target(vocab, max_length, min_length=0, *, unk=True):
     for length in range(min_length, max_length):
         for ids in itertools.product(words, repeat=length):
             yield [*ids, EOS_ID]
+
+
+@functools.partial(jax.jit, static_argnames=("shape", "max_len"))
+def _search(model, source, keys, values, *, shape, max_len):
+    return search(model, source, keys, shape=shape, values=values, max_len=max_len)
+
+
+def run(model, source, config, *, max_len=16, numbers=None):
+    """Search as numpy arrays; lines are numbered by their rows unless told otherwise."""
+    numbers = np.arange(source.ids.shape[0]) if numbers is None else np.asarray(numbers)
+    keys = make_row_keys(config.seed, numbers)
+    return jax.device_get(
+        _search(model, source, keys, config.values(), shape=config.shape(), max_len=max_len)
+    )

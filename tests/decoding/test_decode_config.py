@@ -1,0 +1,88 @@
+"""Decoding options: ranges, contradictions, and what makes a new compile."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from decoding.toy_model import ToyModel, random_lines, sources
+
+from seqgen.decoding import DecodeConfig, generate, make_row_keys, search
+from seqgen.decoding.config import SearchShape, SearchValues
+from seqgen.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_beams": 0}, "num_beams: 0"),
+        ({"num_beams": 2.5}, "num_beams: 2.5"),
+        ({"top_p": 1.5}, "0.0..1.0"),
+        ({"temperature": 0.0}, "temperature"),
+        ({"length_penalty": float("nan")}, "length_penalty"),
+        ({"do_sample": 1}, "takes       bool"),
+        ({"length_penalty_kind": "wo"}, "did you mean   wu"),
+        ({"early_stopping": "saef"}, "did you mean   safe"),
+        ({"do_sample": True, "num_beams": 4}, "num_return_sequences"),
+        ({"num_return_sequences": 3, "num_beams": 2}, "raise num_beams"),
+        ({"num_return_sequences": 2}, "or set do_sample"),
+    ],
+)
+def test_bad_options_say_why(options, message):
+    with pytest.raises(ConfigError, match=message):
+        DecodeConfig(**options)
+
+
+def test_misspelt_option_names_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean   num_beams"):
+        DecodeConfig().replace(num_beam=3)
+
+
+def test_every_option_is_read():
+    """Each field is a kind or size, a value, or used to form batches."""
+    parts = {f.name for part in (SearchShape, SearchValues) for f in dataclasses.fields(part)}
+    batching = {"seed", "max_source_length", "batch_size", "batch_tokens"}
+    assert parts | batching == {field.name for field in dataclasses.fields(DecodeConfig)}
+
+
+def test_values_do_not_compile_again():
+    """One program a shape: alpha, lengths, temperature and filters are traced."""
+    traces = []
+
+    def call(model, source, keys, values, *, shape, max_len):
+        traces.append(shape)
+        return search(model, source, keys, shape=shape, values=values, max_len=max_len)
+
+    jitted = jax.jit(call, static_argnames=("shape", "max_len"))
+    lines = random_lines(np.random.default_rng(0), 3)
+    outcomes = []
+    for config in [
+        DecodeConfig(do_sample=True),
+        DecodeConfig(do_sample=True, seed=1),
+        DecodeConfig(do_sample=True, top_k=2, temperature=0.5),
+        DecodeConfig(do_sample=True, top_p=0.3, min_length=5, suppress_unk=True),
+        DecodeConfig(do_sample=True, max_length=3, length_penalty=-1.0),
+        DecodeConfig(do_sample=True, max_length_ratio=0.5, max_length_offset=2),
+    ]:
+        keys = make_row_keys(config.seed, np.arange(3))
+        found = jitted(
+            ToyModel.random(4),
+            sources(lines),
+            keys,
+            config.values(),
+            shape=config.shape(),
+            max_len=24,
+        )
+        outcomes.append(np.asarray(found.scores).tobytes())
+    assert len(traces) == 1
+    assert len(set(outcomes)) == len(outcomes)
+
+
+def test_generate_takes_its_options_from_the_config():
+    model = ToyModel.random(4)
+    lines = random_lines(np.random.default_rng(0), 3)
+    config = DecodeConfig(num_beams=2, num_return_sequences=2, max_length=6)
+    found = jax.jit(lambda source: generate(model, source, config=config))(sources(lines))
+    assert found.ids.shape == (3, 2, 6)
+    assert config.max_len(100) == 6
+    assert DecodeConfig(max_length_ratio=1.5, max_length_offset=4).max_len(7) == 14
