@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from seqgen.data.batching import ladder_length
 from seqgen.decoding.config import DecodeConfig, SearchShape, SearchValues
 from seqgen.decoding.generate import search
 from seqgen.decoding.hypotheses import Hypotheses
@@ -148,8 +149,8 @@ class Generator:
         results: list[np.ndarray] = [np.zeros(0, np.float32)] * len(pairs)
         longest = [max(len(source), len(target)) for source, target in pairs]
         for members in plan_batches(longest, config):
-            source = pad_rows([pairs[i][0] for i in members], config)
-            target = pad_rows([pairs[i][1] for i in members], config)
+            source = self._pad_sources([pairs[i][0] for i in members], config)
+            target = pad_rows([pairs[i][1] for i in members], config, limit=self._max_target_len)
             lengths = np.asarray(target.segments).sum(axis=1).astype(np.int32)
             log_probs = np.asarray(self._target_log_probs(self.params, source, target.ids, lengths))
             for row, i in enumerate(members):
@@ -169,7 +170,7 @@ class Generator:
             finished = len(window) - len(speaking)
             for places in plan_batches([len(encoded[i]) for i in speaking], config):
                 members = [speaking[place] for place in places]
-                source = pad_rows([encoded[i] for i in members], config)
+                source = self._pad_sources([encoded[i] for i in members], config)
                 numbers = [answered + i for i in members]
                 found = self._run(source, numbers, config)
                 for row, i in enumerate(members):
@@ -182,7 +183,7 @@ class Generator:
     def _run(self, source: Sequences, numbers: list[int], config: DecodeConfig) -> Hypotheses:
         rows, width = source.ids.shape
         padded = np.asarray(numbers + numbers[-1:] * (rows - len(numbers)), np.uint32)
-        max_len = _round_up(config.max_len(width), 8)
+        max_len = -(-config.max_len(width) // 8) * 8
         if self._max_target_len is not None:
             max_len = min(max_len, self._max_target_len)
         found = self._search(
@@ -212,6 +213,9 @@ class Generator:
             )
         return answers
 
+    def _pad_sources(self, lines: list[list[int]], config: DecodeConfig) -> Sequences:
+        return pad_rows(lines, config, limit=self._max_source_len)
+
     def _encode_source(self, text: str, line: int, config: DecodeConfig) -> list[int]:
         ids = self.source_tokenizer.encode(text)
         limit = config.max_source_length
@@ -234,7 +238,7 @@ def plan_batches(lengths: Sequence[int], config: DecodeConfig) -> list[list[int]
     copies = max(config.num_beams, config.num_return_sequences)
     batches = []
     while order:
-        width = round_length(lengths[order[0]])
+        width = ladder_length(lengths[order[0]])
         rows = min(config.batch_size, max(1, config.batch_tokens // (width * copies)))
         if rows < config.batch_size:
             rows = 1 << (rows.bit_length() - 1)
@@ -243,13 +247,17 @@ def plan_batches(lengths: Sequence[int], config: DecodeConfig) -> list[list[int]
     return batches
 
 
-def pad_rows(lines: Sequence[Sequence[int]], config: DecodeConfig) -> Sequences:
+def pad_rows(
+    lines: Sequence[Sequence[int]], config: DecodeConfig, *, limit: int | None
+) -> Sequences:
     """Id lists as `Sequences` of a common shape; rows beyond them repeat the last one.
 
     A repeated row does what its original does, so it never makes the search take another step.
+    The width is a step of the length ladder, at most `limit`.
     """
     rows = min(config.batch_size, 1 << (len(lines) - 1).bit_length())
-    width = round_length(max(len(line) for line in lines))
+    width = ladder_length(max(len(line) for line in lines))
+    width = width if limit is None else min(width, limit)
     ids = np.full((rows, width), PAD_ID, np.int32)
     segments = np.zeros((rows, width), np.int32)
     for row in range(rows):
@@ -258,18 +266,6 @@ def pad_rows(lines: Sequence[Sequence[int]], config: DecodeConfig) -> Sequences:
         segments[row, : len(line)] = 1
     positions = np.where(segments > 0, np.arange(width, dtype=np.int32), 0)
     return Sequences(ids=ids, segments=segments, positions=positions)
-
-
-def round_length(length: int) -> int:
-    """The width that a line is padded to: 8, 16, 24, 32, 48, 64, 96, 128, 192, ..."""
-    if length <= 32:
-        return max(8, _round_up(length, 8))
-    step = 1 << ((length - 1).bit_length() - 2)
-    return _round_up(length, step)
-
-
-def _round_up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple
 
 
 def _cut(ids: list[int], limit: int | None, *, line: int, side: str) -> list[int]:
