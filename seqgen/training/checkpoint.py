@@ -14,26 +14,34 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
-
-import jax
-import numpy as np
 
 from seqgen.errors import CheckpointError, ConfigError, StorageError
 from seqgen.training import manifest
 from seqgen.training.array_files import load_arrays, save_arrays
-from seqgen.training.averaging import mean_of_params
+from seqgen.training.checkpoint_reader import CheckpointReader
 from seqgen.training.faults import fault_point
 from seqgen.training.state import TrainState, flatten, snapshot
-from seqgen.types import Params, PyTree
+from seqgen.training.state_groups import check_arrays, from_groups, refuse_non_finite, to_groups
 
 HostRecord = dict[str, Any]
-GROUPS = ("params", "opt_state", "ema", "rest")
 
 
-class CheckpointStore:
+def steps_to_remove(
+    steps: Sequence[int], *, keep_last: int, keep_every: int, best: int | None
+) -> list[int]:
+    """The steps (given oldest first) that are neither among the newest nor best nor milestones."""
+    newest = set(steps[-keep_last:])
+    return [
+        step
+        for step in steps
+        if step not in newest and step != best and not (keep_every and step % keep_every == 0)
+    ]
+
+
+class CheckpointStore(CheckpointReader):
     """The checkpoints of one run directory.
 
     Args:
@@ -57,24 +65,15 @@ class CheckpointStore:
         facts: Mapping[str, Any] | None = None,
         report: Callable[[str], None] = lambda line: None,
     ):
-        self._root = pathlib.Path(directory) / "checkpoints"
+        super().__init__(directory, report=report)
         self._quarantine = pathlib.Path(directory) / "quarantine"
         self._keep_last = keep_last
         self._keep_every = keep_every
         self._identity = dict(identity or {})
         self._facts = dict(facts or {})
-        self._report = report
         self._pool = ThreadPoolExecutor(1, "checkpoint") if asynchronous else None
         self._running: Future[None] | None = None
         self.num_failed_saves = 0
-
-    def steps(self) -> list[int]:
-        """Steps of the folders that are there now, oldest first (not verified)."""
-        if not self._root.is_dir():
-            return []
-        return sorted(
-            int(path.name) for path in self._root.iterdir() if path.name.isdigit() and path.is_dir()
-        )
 
     def clean(self) -> None:
         """Remove what an interrupted save or removal left behind; only the run's owner may."""
@@ -126,13 +125,17 @@ class CheckpointStore:
         try:
             self._root.mkdir(parents=True, exist_ok=True)
             self._commit(tmp, step, state, host, metric)
-            self._retain(step)
-            fault_point("ckpt.done", step=step)
         except Exception as error:  # whatever the disk or Orbax raise: training must go on
             self.num_failed_saves += 1
             shutil.rmtree(tmp, ignore_errors=True)
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             self._report(f"checkpoint {step} was NOT saved: {reason}; trying again later")
+            return
+        try:
+            self._retain(step)
+        except OSError as error:
+            self._report(f"old checkpoints were not removed: {error}")
+        fault_point("ckpt.done", step=step)
 
     def _commit(
         self,
@@ -143,13 +146,15 @@ class CheckpointStore:
         metric: float | None,
     ) -> None:
         arrays = flatten(state)
-        _refuse_non_finite(arrays)
+        refuse_non_finite(arrays)
         shutil.rmtree(tmp, ignore_errors=True)
         tmp.mkdir()
         fault_point("ckpt.tmp_created", step=step)
-        save_arrays(tmp / "arrays", _to_groups(state))
+        save_arrays(tmp / "arrays", to_groups(state))
         fault_point("ckpt.arrays_written", step=step)
-        (tmp / "host.json").write_text(_strict_json(host), encoding="utf-8")
+        (tmp / "host.json").write_text(
+            json.dumps(host, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8"
+        )
         fault_point("ckpt.host_written", step=step)
         manifest.sync_tree(tmp)
         fault_point("ckpt.synced", step=step)
@@ -181,11 +186,13 @@ class CheckpointStore:
     def _retain(self, step: int) -> None:
         """Remove what is not kept; renamed first, so that no half checkpoint is ever seen."""
         fault_point("ckpt.retention_begin", step=step)
-        steps = self.steps()
-        keep = {*steps[-self._keep_last :], step, self.best_step()}
-        for old in steps:
-            if old in keep or (self._keep_every and old % self._keep_every == 0):
-                continue
+        doomed_steps = steps_to_remove(
+            self.steps(),
+            keep_last=self._keep_last,
+            keep_every=self._keep_every,
+            best=self.best_step(),
+        )
+        for old in doomed_steps:
             doomed = self._root / f".tmp-remove-{old}-{os.getpid()}"
             (self._root / str(old)).rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)
@@ -194,22 +201,6 @@ class CheckpointStore:
             shutil.rmtree(left, ignore_errors=True)
 
     # -- reading --------------------------------------------------------------------------------
-
-    def best_step(self) -> int | None:
-        """The step with the highest metric (the earliest of equals); None without metrics."""
-        ranked = self._ranked()
-        return ranked[0] if ranked else None
-
-    def _ranked(self) -> list[int]:
-        found = []
-        for step in self.steps():
-            try:
-                metric = manifest.read(self._root / str(step)).get("metric")
-            except (manifest.DamageError, OSError):
-                continue
-            if metric is not None:
-                found.append((-metric, step))
-        return [step for _, step in sorted(found)]
 
     def restore(
         self, abstract: TrainState, step: int | str = "latest"
@@ -229,9 +220,9 @@ class CheckpointStore:
             try:
                 body = manifest.verify(folder)
                 manifest.check_identity(body["identity"], self._identity)
-                _check_arrays(body["arrays"], flatten(abstract), where=str(folder))
+                check_arrays(body["arrays"], flatten(abstract), where=str(folder))
                 host = json.loads((folder / "host.json").read_text(encoding="utf-8"))
-                groups = load_arrays(folder / "arrays", _to_groups(abstract))
+                groups = load_arrays(folder / "arrays", to_groups(abstract))
             except (ConfigError, CheckpointError):
                 raise
             except OSError as error:
@@ -242,7 +233,7 @@ class CheckpointStore:
                 problems.append(f"{folder.name}: {reason} (moved to {moved})")
                 self._report(f"checkpoint {candidate} is damaged ({reason}): moved to {moved}")
                 continue
-            return _from_groups(abstract, groups), host
+            return from_groups(abstract, groups), host
         if problems or self._quarantined():
             raise CheckpointError(
                 f"no usable checkpoint in {self._root}",
@@ -266,116 +257,16 @@ class CheckpointStore:
         )
 
     def _set_aside(self, folder: pathlib.Path, reason: str) -> pathlib.Path:
-        self._quarantine.mkdir(parents=True, exist_ok=True)
         base = self._quarantine / f"{folder.name}-{reason.split()[0]}"
         target, count = base, 1
-        while target.exists():
-            count += 1
-            target = base.with_name(f"{base.name}-{count}")
-        folder.rename(target)
+        try:
+            self._quarantine.mkdir(parents=True, exist_ok=True)
+            while target.exists():
+                count += 1
+                target = base.with_name(f"{base.name}-{count}")
+            folder.rename(target)
+        except OSError as error:
+            raise StorageError(
+                f"{folder} is damaged ({reason}) and cannot be moved", details=[str(error)]
+            ) from error
         return target
-
-    def restore_params(self, abstract_params: Params, which: str | int = "best") -> Params:
-        """Parameters for inference as numpy arrays; nothing in the run directory is changed.
-
-        Args:
-          abstract_params: shapes (`definition.abstract`).
-          which: 'best' (the newest where no metric is known), 'last', 'avg:N' (mean of the newest
-            N), or a step. The moving average is taken where the run kept one, but not by 'avg:N'.
-
-        Raises:
-          ConfigError: there is no such checkpoint.
-          CheckpointError: checkpoints exist, and none can be used.
-        """
-        name = str(which)
-        steps = self.steps()
-        if name.startswith("avg:"):
-            count = int(name.removeprefix("avg:")) if name[4:].isdigit() else 0
-            if not 0 < count <= len(steps):
-                raise ConfigError(
-                    f"cannot average {name!r}: {len(steps)} checkpoints are kept",
-                    details=["train with a larger config.train.keep_checkpoints"],
-                )
-            chosen = steps[-count:]
-            return mean_of_params([self._params(abstract_params, s, ema=False) for s in chosen])
-        if name == "best":
-            candidates = self._ranked() or steps[::-1]
-        elif name in ("last", "latest"):
-            candidates = steps[::-1]
-        else:
-            candidates = [int(name)] if name.isdigit() and int(name) in steps else []
-        if not candidates:
-            known = ", ".join(map(str, steps)) or "none"
-            raise ConfigError(
-                f"no checkpoint {name!r} in {self._root}",
-                details=[f"there are       {known}", "or              best, last, avg:N"],
-            )
-        for step in candidates:
-            try:
-                return self._params(abstract_params, step, ema=True)
-            except manifest.DamageError as error:
-                self._report(f"checkpoint {step} is damaged ({error}): trying another")
-        raise CheckpointError(f"no usable checkpoint in {self._root}")
-
-    def _params(self, abstract_params: Params, step: int, *, ema: bool) -> Params:
-        folder = self._root / str(step)
-        names = {name.split("/", 1)[0] for name in manifest.read(folder)["arrays"]}
-        group = "ema" if ema and "ema" in names else "params"
-        body = manifest.verify(folder, below=["host.json", f"arrays/{group}/"])
-        saved = {
-            name.split("/", 1)[1]: facts
-            for name, facts in body["arrays"].items()
-            if name.startswith(f"{group}/")
-        }
-        _check_arrays(saved, flatten(abstract_params), where=str(folder))
-        return load_arrays(folder / "arrays", {group: abstract_params})[group]
-
-
-def _to_groups(state: TrainState) -> dict[str, PyTree]:
-    rest = {"step": state.step, "key": state.key, "counters": state.counters}
-    if state.carry is not None:
-        rest["carry"] = state.carry
-    groups = {"params": state.params, "opt_state": state.opt_state, "ema": state.ema, "rest": rest}
-    return {name: tree for name, tree in groups.items() if jax.tree.leaves(tree)}
-
-
-def _from_groups(abstract: TrainState, groups: dict[str, Any]) -> TrainState:
-    rest = groups["rest"]
-    loaded = TrainState(
-        step=rest["step"],
-        params=groups["params"],
-        opt_state=groups.get("opt_state", {}),
-        key=rest["key"],
-        ema=groups.get("ema"),
-        counters=rest["counters"],
-        carry=rest.get("carry"),
-    )
-    # may_alias: the first step donates these buffers, and numpy must not own what XLA overwrites.
-    return jax.tree.map(
-        lambda leaf, value: jax.device_put(
-            np.asarray(value), getattr(leaf, "sharding", None), may_alias=False
-        ),
-        abstract,
-        loaded,
-    )
-
-
-def _refuse_non_finite(arrays: Mapping[str, np.ndarray]) -> None:
-    for name, leaf in arrays.items():
-        if np.issubdtype(leaf.dtype, np.floating) and not np.isfinite(leaf).all():
-            raise ValueError(f"{name} holds non-finite values")
-
-
-def _check_arrays(saved: Mapping[str, Any], wanted: Mapping[str, Any], *, where: str) -> None:
-    now = {name: [str(leaf.dtype), list(leaf.shape)] for name, leaf in wanted.items()}
-    different = [
-        f"{name}: saved {saved.get(name, 'nothing')}, wanted {now.get(name, 'nothing')}"
-        for name in sorted(set(saved) | set(now))
-        if saved.get(name) != now.get(name)
-    ]
-    if different:
-        raise CheckpointError(f"{where} holds another model or optimiser", details=different[:4])
-
-
-def _strict_json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, allow_nan=False) + "\n"

@@ -35,7 +35,7 @@ class CompileReport:
         """One line for people."""
         return (
             f"compiled {self.name} in {self.seconds:.1f} s: "
-            f"{self.flops / 1e9:,.2f} GFLOP a call, peak memory {self.peak_bytes / 2**20:,.0f} MiB"
+            f"{self.flops / 1e9:,.4g} GFLOP a call, peak memory {self.peak_bytes / 2**20:,.4g} MiB"
         )
 
 
@@ -153,8 +153,9 @@ def enable_compile_cache() -> pathlib.Path | None:
 
     A folder that was configured before (by a test suite, by the user through JAX) stays.
     """
-    if jax.config.jax_compilation_cache_dir:
-        return pathlib.Path(jax.config.jax_compilation_cache_dir)
+    configured = jax.config.values.get("jax_compilation_cache_dir")
+    if configured:
+        return pathlib.Path(configured)
     try:
         folder = cache_directory()
         folder.mkdir(parents=True, exist_ok=True)

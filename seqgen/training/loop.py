@@ -142,7 +142,9 @@ def train(
     with contextlib.ExitStack() as stack:
         stack.enter_context(run.failure_status())
         stack.callback(store.close)
-        writers = Writers(run.path, last_step=step, tensorboard=cfg.tensorboard)
+        writers = Writers(
+            run.path, last_step=step, tensorboard=cfg.tensorboard, report=progress.line
+        )
         stack.callback(writers.close)
         stream = batches(host.batches)
         stack.callback(getattr(stream, "close", lambda: None))

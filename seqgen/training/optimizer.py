@@ -19,8 +19,8 @@ from seqgen.types import Array, Params, load_component
 Rule = Callable[[OptimizerConfig], optax.GradientTransformation]
 
 
-def learning_rate(cfg: OptimizerConfig, update: Array | int, *, num_steps: int) -> Array:
-    """The rate (float32) of an update, counted from 0.
+def learning_rate(cfg: OptimizerConfig, update: Any, *, num_steps: int) -> Array:
+    """The rate (float32) of an update (an int or integer array), counted from 0.
 
     In the warm-up, update t has (t + 1) / warmup_steps of the peak. After it, with u = t + 1:
     peak * sqrt(warmup_steps / u); or down to `final_learning_rate_fraction` of the peak at
@@ -101,10 +101,10 @@ def _matrix_mask(axes: Params | None) -> Callable[[Params], Params]:
 def _with_plain_state(inner: optax.GradientTransformation) -> optax.GradientTransformation:
     """The same transformation, its state as nested dicts (structure is recomputed in tracing)."""
 
-    def init(params: Params) -> dict[str, Any]:
+    def init(params: Any) -> dict[str, Any]:
         return plain_dict(inner.init(params))
 
-    def update(updates: Params, state: Any, params: Params | None = None):
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, dict[str, Any]]:
         structure = jax.eval_shape(inner.init, params)
         treedef = jax.tree.structure(structure)
         paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(structure)[0]]

@@ -1,9 +1,11 @@
 """What a person sees while a run goes on: one live line on a terminal, plain lines elsewhere."""
 
+import atexit
 import contextlib
 import dataclasses
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
@@ -11,6 +13,8 @@ from typing import Any, TextIO
 BAR_WIDTH = 6
 PLAIN_WIDTH = 200  # without a terminal nothing is cut
 SAMPLE_WIDTH = 160
+PHASE_SILENCE = 1.0  # seconds before a phase is worth a line
+PHASE_HEARTBEAT = 30.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,17 +120,34 @@ class Progress:
     def phase(self, name: str) -> Iterator[None]:
         """Something that takes time and is not a step: compiling, restoring, saving, data.
 
-        Its seconds are added up in `seconds` under the first word of the name.
+        Nothing is said of what takes less than a second. Its seconds are added up in `seconds`
+        under the first word of the name.
         """
-        self._begin(name)
         start = time.perf_counter()
+        done = threading.Event()
+        ticker = threading.Thread(target=self._tick, args=(name, done), daemon=True)
+        self._begin(name)
+        ticker.start()
         try:
             yield
         finally:
             took = time.perf_counter() - start
+            done.set()
+            ticker.join()
             kind = name.split()[0]
             self.seconds[kind] = self.seconds.get(kind, 0.0) + took
-            self._end(name, took)
+            self._end(name)
+            if took >= PHASE_SILENCE:
+                self.line(f"{name}: {took:.1f} s")
+
+    def _tick(self, name: str, done: threading.Event) -> None:
+        """Show that a long phase is alive."""
+        seconds = 0.0
+        wait = PHASE_SILENCE
+        while not done.wait(wait):
+            seconds += wait
+            wait = PHASE_HEARTBEAT
+            self._still(name, seconds)
 
     def step(self, view: StepView) -> None:
         """Show where training stands, at a logged step."""
@@ -162,10 +183,14 @@ class Progress:
         print(text, file=self._stream, flush=True)
 
     def _begin(self, name: str) -> None:
-        self._print(f"{name} ...")
+        """A phase starts."""
 
-    def _end(self, name: str, seconds: float) -> None:
-        self.line(f"{name}: {seconds:.1f} s")
+    def _still(self, name: str, seconds: float) -> None:
+        """A phase goes on."""
+        self._print(f"{name} ..." if seconds <= PHASE_SILENCE else f"{name} ... {seconds:.0f} s")
+
+    def _end(self, name: str) -> None:
+        """A phase ended."""
 
 
 class LiveProgress(Progress):
@@ -182,7 +207,7 @@ class LiveProgress(Progress):
         self._live = Live(
             get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True
         )
-        self._live.start()
+        atexit.register(self.close)  # the cursor comes back even if nobody closes
 
     def _render(self) -> Any:
         from rich.text import Text
@@ -196,6 +221,7 @@ class LiveProgress(Progress):
         return Text(fit_columns(columns, width), no_wrap=True, overflow="crop")
 
     def step(self, view: StepView) -> None:
+        self._live.start()
         self._columns = step_columns(view)
         if self._log is not None:
             self._log(fit_columns(self._columns, PLAIN_WIDTH))
@@ -207,14 +233,14 @@ class LiveProgress(Progress):
         self._console.print(text, markup=False)
 
     def _begin(self, name: str) -> None:
+        self._live.start()
         self._phase = (name, time.perf_counter())
 
-    def _end(self, name: str, seconds: float) -> None:
+    def _still(self, name: str, seconds: float) -> None:
+        pass  # the live line shows the seconds itself
+
+    def _end(self, name: str) -> None:
         self._phase = None
-        if seconds >= 1.0:
-            self.line(f"{name}: {seconds:.1f} s")
-        elif self._log is not None:
-            self._log(f"{name}: {seconds:.1f} s")
 
 
 def make_progress(
@@ -224,7 +250,7 @@ def make_progress(
 
     NO_COLOR and TERM=dumb are respected; the width follows the terminal.
     """
-    stream = stream or sys.stderr
-    if stream.isatty() and os.environ.get("TERM") != "dumb":
+    stream = sys.stderr if stream is None else stream
+    if stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb":
         return LiveProgress(stream, log=log)
     return Progress(stream, log=log)

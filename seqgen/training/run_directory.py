@@ -142,10 +142,14 @@ class RunDirectory:
         return changes
 
     def set_status(self, state: str, **facts: Any) -> None:
-        """Replace STATUS (one JSON line): running, finished, early_stopped, interrupted, failed."""
+        """Replace STATUS (one JSON line): running, finished, early_stopped, interrupted, failed.
+
+        Like `log` and `write_samples` it does its best: a full disk does not end a training.
+        """
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         row = {"state": state, "pid": os.getpid(), "updated": now, **facts}
-        write_atomically(self.path / "STATUS", json.dumps(row) + "\n")
+        with contextlib.suppress(OSError):
+            write_atomically(self.path / "STATUS", json.dumps(row) + "\n")
 
     @contextlib.contextmanager
     def failure_status(self) -> Iterator[None]:
@@ -154,8 +158,7 @@ class RunDirectory:
             yield
         except BaseException as error:
             cause = getattr(error, "cause", None) or f"{type(error).__name__}: {error}"
-            with contextlib.suppress(OSError):
-                self.set_status("failed", cause=str(cause).splitlines()[0][:200])
+            self.set_status("failed", cause=(str(cause).splitlines() or [""])[0][:200])
             raise
 
     def status(self) -> dict[str, Any] | None:
@@ -166,22 +169,30 @@ class RunDirectory:
     def log(self, line: str) -> None:
         """Add a line with the time to train.log."""
         now = datetime.datetime.now().isoformat(timespec="seconds")
-        with (self.path / "train.log").open("a", encoding="utf-8") as file:
+        with (
+            contextlib.suppress(OSError),
+            (self.path / "train.log").open("a", encoding="utf-8") as file,
+        ):
             file.write(f"{now} {line}\n")
 
     def write_samples(self, step: int, samples: Sequence[Mapping[str, str]]) -> None:
         """Store the sample sentences of an evaluation in samples/<step>.txt."""
         folder = self.path / "samples"
-        folder.mkdir(exist_ok=True)
         blocks = ["".join(f"{name}: {text}\n" for name, text in s.items()) for s in samples]
-        write_atomically(folder / f"{step}.txt", "\n".join(blocks))
+        with contextlib.suppress(OSError):
+            folder.mkdir(exist_ok=True)
+            write_atomically(folder / f"{step}.txt", "\n".join(blocks))
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
     """Write a file so that readers see the old or the new content, never a part."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
+    try:
+        draft.write_text(text, encoding="utf-8")
+        os.replace(draft, path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def environment() -> dict[str, Any]:

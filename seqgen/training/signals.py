@@ -3,12 +3,14 @@
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 EXIT_ABORTED = 130
+SHOW_CURSOR = b"\x1b[?25h\n"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -70,6 +72,8 @@ class StopSignals:
         while received := reader.recv(64):
             count += sum(byte in STOP_SIGNALS for byte in received)
             if count >= 2:
+                if sys.stderr.isatty():
+                    os.write(sys.stderr.fileno(), SHOW_CURSOR)
                 os._exit(EXIT_ABORTED)
             if count == 1:
                 self.requested = True

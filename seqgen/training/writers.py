@@ -1,11 +1,14 @@
 """Where metrics go: metrics.jsonl (one strict-JSON row a logged step) and TensorBoard events."""
 
+import contextlib
 import json
 import math
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from seqgen.training.run_directory import write_atomically
 
 Values = Mapping[str, float | int | str]
 
@@ -38,32 +41,48 @@ def encode_row(values: Values) -> str:
 class JsonlWriter:
     """Appends rows; a second row of the last step (an evaluation) joins the first.
 
+    What a full disk refuses waits in memory and is written with the next row.
+
     Args:
       path: of the file.
       last_step: rows of later steps, which a resumed run will write again, are cut off.
+      report: receives a line when a write fails.
     """
 
-    def __init__(self, path: pathlib.Path, *, last_step: int):
+    def __init__(
+        self, path: pathlib.Path, *, last_step: int, report: Callable[[str], None] = print
+    ):
         rows = [row for row in read_rows(path) if row["step"] <= last_step]
-        draft = path.with_name(path.name + ".tmp")
-        draft.write_text("".join(encode_row(row) for row in rows), encoding="utf-8")
-        os.replace(draft, path)
-        self._last: dict[str, Any] = rows[-1] if rows else {}
-        self._file = path.open("r+b")
-        size = self._file.seek(0, os.SEEK_END)
-        self._start_of_last = size - len(encode_row(rows[-1]).encode()) if rows else 0
+        write_atomically(path, "".join(encode_row(row) for row in rows))
+        self._path = path
+        self._report = report
+        self._file = path.open("r+b", buffering=0)
+        self._size = self._file.seek(0, os.SEEK_END)
+        # Rows that are not in the file for good: the last one, which may still grow, and what
+        # could not be written before it.
+        self._tail = rows[-1:]
+        self._size -= sum(len(encode_row(row).encode()) for row in self._tail)
 
     def write(self, step: int, values: Values) -> None:
-        """Write the row of `step`, or add values to it if it is the last one. Flushed."""
-        if self._last.get("step") == step:
-            self._last = {**self._last, **values}
+        """Write the row of `step`, or add values to it if it is the last one."""
+        if self._tail and self._tail[-1]["step"] == step:
+            self._tail[-1] = {**self._tail[-1], **values}
         else:
-            self._start_of_last = self._file.seek(0, os.SEEK_END)
-            self._last = {"step": step, **values}
-        self._file.seek(self._start_of_last)
-        self._file.write(encode_row(self._last).encode())
-        self._file.truncate()
-        self._file.flush()
+            self._tail.append({"step": step, **values})
+        content = [encode_row(row).encode() for row in self._tail]
+        try:
+            self._file.seek(self._size)
+            written = self._file.write(b"".join(content))
+            if written != sum(map(len, content)):
+                raise OSError("the disk took only a part of the row")
+            self._file.truncate()
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._size)
+            self._report(f"{self._path.name} was NOT written: {error}; trying again with the next")
+            return
+        self._size += sum(map(len, content[:-1]))
+        self._tail = self._tail[-1:]
 
     def close(self) -> None:
         """Close the file."""
@@ -76,14 +95,15 @@ class TensorBoardWriter:
     def __init__(self, folder: pathlib.Path, *, last_step: int):
         from tensorboardX import SummaryWriter
 
-        purge = {"purge_step": last_step + 1} if last_step else {}
-        self._writer = SummaryWriter(str(folder), flush_secs=30, **purge)
+        purge_step = last_step + 1 if last_step else None
+        self._writer = SummaryWriter(str(folder), purge_step=purge_step, flush_secs=30)
 
     def write(self, step: int, values: Values) -> None:
         """Add every finite number."""
         for name, value in values.items():
             if isinstance(value, (int, float)) and math.isfinite(value):
-                self._writer.add_scalar(name, value, step)
+                with contextlib.suppress(OSError):
+                    self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flush and close."""
@@ -93,9 +113,16 @@ class TensorBoardWriter:
 class Writers:
     """All writers of a run as one."""
 
-    def __init__(self, folder: pathlib.Path, *, last_step: int, tensorboard: bool):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        *,
+        last_step: int,
+        tensorboard: bool,
+        report: Callable[[str], None],
+    ):
         self._members: list[JsonlWriter | TensorBoardWriter] = [
-            JsonlWriter(folder / "metrics.jsonl", last_step=last_step)
+            JsonlWriter(folder / "metrics.jsonl", last_step=last_step, report=report)
         ]
         if tensorboard:
             self._members.append(TensorBoardWriter(folder / "tensorboard", last_step=last_step))

@@ -1,0 +1,116 @@
+"""Reading the checkpoints of a run without changing anything: for inference and evaluation."""
+
+import pathlib
+from collections.abc import Callable
+
+from seqgen.errors import CheckpointError, ConfigError
+from seqgen.training import manifest
+from seqgen.training.array_files import load_arrays
+from seqgen.training.averaging import mean_of_params
+from seqgen.training.state import flatten
+from seqgen.training.state_groups import check_arrays
+from seqgen.types import Params
+
+
+class CheckpointReader:
+    """The committed checkpoints of one run directory, which another process may be writing.
+
+    Args:
+      directory: the run directory (holds `checkpoints/`).
+      report: receives one line for each thing that a person should know.
+    """
+
+    def __init__(
+        self, directory: pathlib.Path | str, *, report: Callable[[str], None] = lambda line: None
+    ):
+        self._root = pathlib.Path(directory) / "checkpoints"
+        self._report = report
+
+    def steps(self) -> list[int]:
+        """Steps of the folders that are there now, oldest first (not verified)."""
+        if not self._root.is_dir():
+            return []
+        return sorted(
+            int(path.name) for path in self._root.iterdir() if path.name.isdigit() and path.is_dir()
+        )
+
+    def best_step(self) -> int | None:
+        """The step with the highest metric (the earliest of equals); None without metrics."""
+        ranked = self._ranked()
+        return ranked[0] if ranked else None
+
+    def _ranked(self) -> list[int]:
+        found = []
+        for step in self.steps():
+            try:
+                metric = manifest.read(self._root / str(step)).get("metric")
+            except (manifest.DamageError, OSError):
+                continue
+            if metric is not None:
+                found.append((-metric, step))
+        return [step for _, step in sorted(found)]
+
+    def restore_params(self, abstract_params: Params, which: str | int = "best") -> Params:
+        """Parameters for inference as numpy arrays; nothing in the run directory is changed.
+
+        Args:
+          abstract_params: shapes (`definition.abstract`).
+          which: 'best' (the newest where no metric is known), 'last', 'avg:N' (mean of the newest
+            N), or a step. The moving average is taken where the run kept one, but not by 'avg:N'.
+
+        Raises:
+          ConfigError: there is no such checkpoint.
+          CheckpointError: checkpoints exist, and none can be used.
+        """
+        name = str(which)
+        steps = self.steps()
+        if name.startswith("avg:"):
+            count = int(name.removeprefix("avg:")) if name[4:].isdigit() else 0
+            if not 0 < count <= len(steps):
+                raise ConfigError(
+                    f"cannot average {name!r}: {len(steps)} checkpoints are kept",
+                    details=["train with a larger config.train.keep_checkpoints"],
+                )
+            members = []
+            for step in steps[-count:]:
+                try:
+                    members.append(self._params(abstract_params, step, ema=False))
+                except (manifest.DamageError, FileNotFoundError) as error:
+                    raise CheckpointError(
+                        f"cannot average {name!r}: checkpoint {step} is damaged",
+                        details=[str(error)],
+                    ) from error
+            return mean_of_params(members)
+        if name == "best":
+            candidates = self._ranked() or steps[::-1]
+        elif name in ("last", "latest"):
+            candidates = steps[::-1]
+        else:
+            candidates = [int(name)] if name.isdigit() and int(name) in steps else []
+        if not candidates:
+            known = ", ".join(map(str, steps)) or "none"
+            raise ConfigError(
+                f"no checkpoint {name!r} in {self._root}",
+                details=[f"there are       {known}", "or              best, last, avg:N"],
+            )
+        problems = []
+        for step in candidates:
+            try:
+                return self._params(abstract_params, step, ema=True)
+            except (manifest.DamageError, FileNotFoundError) as error:
+                problems.append(f"{step}: {error}")
+                self._report(f"checkpoint {step} cannot be used ({error}): trying another")
+        raise CheckpointError(f"no usable checkpoint in {self._root}", details=problems)
+
+    def _params(self, abstract_params: Params, step: int, *, ema: bool) -> Params:
+        folder = self._root / str(step)
+        names = {name.split("/", 1)[0] for name in manifest.read(folder)["arrays"]}
+        group = "ema" if ema and "ema" in names else "params"
+        body = manifest.verify(folder, below=["host.json", f"arrays/{group}/"])
+        saved = {
+            name.split("/", 1)[1]: facts
+            for name, facts in body["arrays"].items()
+            if name.startswith(f"{group}/")
+        }
+        check_arrays(saved, flatten(abstract_params), where=str(folder))
+        return load_arrays(folder / "arrays", {group: abstract_params})[group]
