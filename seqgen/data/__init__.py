@@ -2,9 +2,10 @@
 
 from seqgen.data.batching import BatchInfo, EncodedLines, Shape, encode_lines, length_buckets
 from seqgen.data.config import DataConfig, TokenizerConfig
-from seqgen.data.loader import TextData, prepare
+from seqgen.data.loader import TextData
+from seqgen.data.preparation import prepare
 from seqgen.data.sources import Pair, Source, open_splits
-from seqgen.data.tokenizer import Tokenizers, load_tokenizers
+from seqgen.data.tokenizer_store import Tokenizers, load_tokenizers
 
 __all__ = [
     "BatchInfo",

@@ -37,6 +37,23 @@ class BatchInfo:
 
 
 @dataclasses.dataclass(frozen=True)
+class Placed:
+    """Which examples a batch holds.
+
+    Attributes:
+      epoch: counted from 0.
+      shape: of the batch.
+      examples: int64 [n] ids of the examples.
+      rows: int64 [n] the row of each, never falling; several of a row stand side by side.
+    """
+
+    epoch: int
+    shape: Shape
+    examples: np.ndarray
+    rows: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class EncodedLines:
     """Rows for the encoder and where they come from.
 
@@ -56,14 +73,6 @@ def empty_sequences(rows: int, length: int) -> Sequences:
     return Sequences(*(np.zeros((rows, length), np.int32) for _ in range(3)))
 
 
-def place(sequences: Sequences, row: int, start: int, ids: Any, *, segment: int) -> None:
-    """Write ids into a row of numpy `sequences` as one segment."""
-    stop = start + len(ids)
-    sequences.ids[row, start:stop] = ids
-    sequences.segments[row, start:stop] = segment
-    sequences.positions[row, start:stop] = np.arange(len(ids))
-
-
 def empty_batch(shape: Shape) -> Batch:
     """A numpy batch without examples, all padding."""
     rows, source_len, target_len = shape
@@ -75,31 +84,49 @@ def empty_batch(shape: Shape) -> Batch:
     )
 
 
-def place_pair(
-    batch: Batch,
-    row: int,
-    source_ids: Any,
-    target_ids: Any,
-    *,
-    source_start: int = 0,
-    target_start: int = 0,
-    segment: int = 1,
-) -> None:
-    """Write one pair into a row: source + EOS, BOS + target, labels target + EOS, weights 1."""
-    source = np.append(source_ids, EOS_ID)
-    labels = np.append(target_ids, EOS_ID)
-    place(batch.source, row, source_start, source, segment=segment)
-    inputs = np.concatenate([[BOS_ID], np.asarray(target_ids)])
-    place(batch.target, row, target_start, inputs, segment=segment)
-    stop = target_start + len(labels)
-    batch.labels[row, target_start:stop] = labels  # type: ignore[index]
-    batch.weights[row, target_start:stop] = 1.0  # type: ignore[index]
+def assemble(shape: Shape, pairs: Sequence[tuple[Any, Any]], *, rows: Any) -> Batch:
+    """Put pairs of ids (without BOS, EOS) into a numpy batch.
+
+    Source rows hold ids + EOS, decoder inputs BOS + ids, labels ids + EOS with weight 1. Pairs of
+    one row become its segments 1, 2, ... side by side. A row without a pair becomes an empty pair
+    of weight 0, so that no mask of it is empty.
+
+    Args:
+      pairs: (source ids, target ids) of each example.
+      rows: int [len(pairs)], never falling.
+    """
+    batch = empty_batch(shape)
+    rows = np.asarray(rows, np.int64)
+    sources = [side for source, _ in pairs for side in (source, (EOS_ID,))]
+    labels = [side for _, target in pairs for side in (target, (EOS_ID,))]
+    inputs = [side for _, target in pairs for side in ((BOS_ID,), target)]
+    lens = np.array([(len(source) + 1, len(target) + 1) for source, target in pairs], np.int64)
+    lens = lens.reshape(-1, 2)
+    _place(batch.source, sources, lens=lens[:, 0], rows=rows)
+    where = _place(batch.target, inputs, lens=lens[:, 1], rows=rows)
+    np.asarray(batch.labels)[where] = np.concatenate(labels) if labels else []
+    np.asarray(batch.weights)[where] = 1.0
+    spare = np.setdiff1d(np.arange(shape.rows), rows)
+    one = np.ones(len(spare), np.int64)
+    _place(batch.source, [(EOS_ID,)] * len(spare), lens=one, rows=spare)
+    _place(batch.target, [(BOS_ID,)] * len(spare), lens=one, rows=spare)
+    return batch
 
 
-def fill_row(batch: Batch, row: int) -> None:
-    """Make an unused row a harmless empty pair of weight 0, so that no mask of it is empty."""
-    place(batch.source, row, 0, [EOS_ID], segment=1)
-    place(batch.target, row, 0, [BOS_ID], segment=1)
+def _place(
+    sequences: Sequences, parts: Sequence[Any], *, lens: np.ndarray, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Write segments of the given lengths into numpy `sequences`; gives their (rows, columns)."""
+    before = np.cumsum(lens) - lens
+    first = np.searchsorted(rows, rows)  # the first segment of the same row
+    starts = before - before[first] if len(rows) else before
+    within = np.arange(int(lens.sum())) - np.repeat(before, lens)
+    where = np.repeat(rows, lens), np.repeat(starts, lens) + within
+    if len(rows):
+        np.asarray(sequences.ids)[where] = np.concatenate(parts)
+        np.asarray(sequences.segments)[where] = np.repeat(np.arange(len(rows)) - first + 1, lens)
+        np.asarray(sequences.positions)[where] = within
+    return where
 
 
 def batch_info(batch: Batch) -> BatchInfo:
@@ -109,7 +136,7 @@ def batch_info(batch: Batch) -> BatchInfo:
         *(batch.target.ids, batch.target.segments, batch.target.positions),
         *(batch.labels, batch.weights),
     ]
-    digest = cache.digest_bytes(*(memoryview(np.ascontiguousarray(leaf)) for leaf in leaves))
+    digest = cache.digest_bytes(*(np.ascontiguousarray(leaf).data for leaf in leaves))
     tokens = int(np.count_nonzero(batch.weights))
     rows_used = np.asarray(batch.weights).any(axis=1)
     real = int(np.count_nonzero(np.asarray(batch.source.segments)[rows_used])) + tokens
@@ -178,9 +205,10 @@ def encode_lines(
     kept = [line[:limit] for line in ids]
     buckets = length_buckets([len(line) + 1 for line in kept], batch_tokens=batch_tokens)
     for shape, indices in buckets:
+        lines = [[*kept[i], EOS_ID] for i in indices]
+        lines += [[EOS_ID]] * (shape.rows - len(lines))
         source = empty_sequences(shape.rows, shape.source_len)
-        for row in range(shape.rows):
-            line = kept[indices[row]] if row < len(indices) else []
-            place(source, row, 0, [*line, EOS_ID], segment=1)
+        lens = np.array([len(line) for line in lines], np.int64)
+        _place(source, lines, lens=lens, rows=np.arange(shape.rows))
         truncated = sum(len(kept[i]) < len(ids[i]) for i in indices)
         yield EncodedLines(source=source, indices=indices, truncated=truncated)

@@ -1,14 +1,13 @@
 """Batches of like lengths: which shapes, and which examples are in which batch of an epoch."""
 
 import functools
-from typing import Any
 
 import numpy as np
 
 from seqgen.data import order
-from seqgen.data.batching import Shape, empty_batch, fill_row, place_pair
-from seqgen.types import Batch
+from seqgen.data.batching import Placed, Shape
 
+_MAX_CUTS = 256
 _ROW_BASE = 8  # whole eights where the budget allows, so that 1, 2, 4, 8 devices have one plan
 
 
@@ -25,44 +24,48 @@ def rows_of(tokens_per_batch: int, length: int, *, rows_multiple: int = 1) -> in
 def choose_buckets(
     source_lens: np.ndarray, target_lens: np.ndarray, *, num_buckets: int, multiple: int
 ) -> list[tuple[int, int]]:
-    """At most `num_buckets` pairs (S, T), both growing, that keep padding least.
+    """At most `num_buckets` pairs (S, T), both growing, that keep padding small.
 
-    Examples are ordered by their longer side, rounded up to `multiple`; dynamic programming over
-    the cuts of that order minimises the padded tokens.
+    Examples are ordered by their longer side; dynamic programming finds the cuts of that order
+    that pad least.
+
+    Args:
+      source_lens, target_lens: int [examples], EOS included.
+      multiple: S and T are multiples of this.
     """
+    lens = np.stack([np.asarray(source_lens), np.asarray(target_lens)], axis=1)
+    while True:
+        cells, counts = np.unique(-(-lens // multiple) * multiple, axis=0, return_counts=True)
+        if len(np.unique(cells.max(axis=1))) <= _MAX_CUTS:
+            break
+        multiple *= 2  # the search is quadratic in the number of lengths
+    return _cut_chain(cells, counts, num_buckets)
 
-    def up(lengths: np.ndarray) -> np.ndarray:
-        return -(-lengths // multiple) * multiple
 
-    source, target = up(np.asarray(source_lens)), up(np.asarray(target_lens))
-    keys, index = np.unique(np.maximum(source, target), return_inverse=True)
-    counts = np.bincount(index)
-    widest = [np.zeros(len(keys), np.int64) for _ in range(2)]
-    for widths, lengths in zip(widest, (source, target), strict=True):
-        np.maximum.at(widths, index, lengths)
-        np.maximum.accumulate(widths, out=widths)
-    cost_of = widest[0] + widest[1]  # of an example in a bucket that ends at this key
-    before = np.concatenate([[0], np.cumsum(counts)])
+def _cut_chain(cells: np.ndarray, counts: np.ndarray, num_buckets: int) -> list[tuple[int, int]]:
+    """The best chain whose buckets are cut at values of the longer side."""
+    keys, index = np.unique(cells.max(axis=1), return_inverse=True)
+    per_key = np.bincount(index.reshape(-1), weights=counts)
+    widest = np.zeros((len(keys), 2), np.int64)
+    np.maximum.at(widest, index.reshape(-1), cells)
+    widest = np.maximum.accumulate(widest, axis=0)
+    before = np.concatenate([[0], np.cumsum(per_key)])
+    width = np.concatenate([[0], widest.sum(axis=1)])
     best = np.full(len(keys) + 1, np.inf)
     best[0] = 0
-    cuts: list[np.ndarray] = []
+    starts = []
     for _ in range(min(num_buckets, len(keys))):
-        # candidate[j, i]: the last bucket holds keys i..j-1
-        size = before[None, :] - before[:, None]
-        with np.errstate(invalid="ignore"):
-            candidate = best[:, None] + size * np.concatenate([[0], cost_of])[None, :]
+        # candidate[i, j]: the last bucket holds keys i..j-1
+        candidate = best[:, None] + (before[None, :] - before[:, None]) * width[None, :]
         candidate[np.tril_indices(len(keys) + 1)] = np.inf
-        cuts.append(np.argmin(candidate, axis=0))
+        starts.append(np.argmin(candidate, axis=0))
         best = np.min(candidate, axis=0)
-        best[0] = np.inf
+    chain = []
     end = len(keys)
-    chosen = []
-    for starts in reversed(cuts):
-        chosen.append((int(widest[0][end - 1]), int(widest[1][end - 1])))
-        end = int(starts[end])
-        if end == 0:
-            break
-    return sorted(set(chosen))
+    for start in reversed(starts):
+        chain.append((int(widest[end - 1, 0]), int(widest[end - 1, 1])))
+        end = int(start[end])
+    return chain[::-1]
 
 
 class BucketPlan:
@@ -117,13 +120,20 @@ class BucketPlan:
         """The shapes that occur, in order of length."""
         return [self._shapes[k] for k in sorted({k for k, _ in self._table})]
 
-    def locate(self, index: int) -> tuple[int, Shape, np.ndarray]:
-        """Epoch, shape and example ids (at most `rows`) of batch `index`."""
+    @property
+    def epoch_size(self) -> int:
+        """Source and target positions of all batches of an epoch, padding included."""
+        shapes = [self._shapes[k] for k, _ in self._table]
+        return sum(rows * (source + target) for rows, source, target in shapes)
+
+    def locate(self, index: int) -> Placed:
+        """The examples of batch `index`."""
         epoch, position = divmod(index, self.batches_per_epoch)
         pools, batches = self._epoch_order(epoch)
         bucket, start = self._table[batches[position]]
         shape = self._shapes[bucket]
-        return epoch, shape, pools[bucket][start : start + shape.rows]
+        examples = pools[bucket][start : start + shape.rows]
+        return Placed(epoch, shape, examples, np.arange(len(examples)))
 
     def _epoch_order_uncached(self, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
         pools: list[np.ndarray] = []
@@ -135,14 +145,3 @@ class BucketPlan:
             left = pool[len(pool) - len(pool) % self._shapes[k].rows :]
         batches = order.permutation(len(self._table), self._seed, epoch, len(self._members))
         return pools, batches
-
-
-def assemble(shape: Shape, pairs: list[tuple[Any, Any]]) -> Batch:
-    """One pair a row; rows left over are filled with weight 0."""
-    batch = empty_batch(shape)
-    for row in range(shape.rows):
-        if row < len(pairs):
-            place_pair(batch, row, *pairs[row])
-        else:
-            fill_row(batch, row)
-    return batch

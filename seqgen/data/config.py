@@ -96,7 +96,7 @@ class DataConfig:
         8, minimum=1, maximum=64, help="most batch shapes, and so most compilations of the step"
     )
     length_multiple: int = option(
-        4, minimum=1, maximum=1024, help="batch lengths are multiples of this"
+        2, minimum=1, maximum=1024, help="batch lengths are multiples of this"
     )
     packed_len: int = option(
         0,

@@ -6,14 +6,12 @@ number of batches is the same in every epoch and batch i is found without making
 """
 
 import functools
-from typing import Any
 
 import numpy as np
 
 from seqgen.data import order
-from seqgen.data.batching import Shape, empty_batch, fill_row, place_pair
+from seqgen.data.batching import Placed, Shape
 from seqgen.data.bucketing import rows_of
-from seqgen.types import Batch
 
 
 def choose_row(
@@ -122,12 +120,24 @@ class PackingPlan:
         """The one shape."""
         return [self._shape]
 
-    def locate(self, index: int) -> tuple[int, Shape, list[np.ndarray]]:
-        """Epoch, shape and the example ids of each row (at most `rows`) of batch `index`."""
+    @property
+    def epoch_size(self) -> int:
+        """Source and target positions of all batches of an epoch, padding included."""
+        rows, source, target = self._shape
+        return self.batches_per_epoch * rows * (source + target)
+
+    def locate(self, index: int) -> Placed:
+        """The examples of batch `index`."""
         epoch, position = divmod(index, self.batches_per_epoch)
-        dealt, rows = self._epoch_order(epoch)
-        chosen = rows[position * self._shape.rows : (position + 1) * self._shape.rows]
-        return epoch, self._shape, [dealt[self._rows[row]] for row in chosen]
+        dealt, order_of_rows = self._epoch_order(epoch)
+        first = position * self._shape.rows
+        places = [self._rows[row] for row in order_of_rows[first : first + self._shape.rows]]
+        return Placed(
+            epoch=epoch,
+            shape=self._shape,
+            examples=dealt[np.concatenate(places)],
+            rows=np.repeat(np.arange(len(places)), [len(row) for row in places]),
+        )
 
     def _epoch_order_uncached(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         dealt = np.concatenate(
@@ -138,26 +148,3 @@ class PackingPlan:
         )
         rows = order.permutation(len(self._rows), self._seed, epoch, len(self._members))
         return dealt, rows
-
-
-def assemble_packed(shape: Shape, rows: list[list[tuple[Any, Any]]]) -> Batch:
-    """Pairs side by side in each row; rows left over are filled with weight 0."""
-    batch = empty_batch(shape)
-    for row in range(shape.rows):
-        pairs = rows[row] if row < len(rows) else []
-        source_start = target_start = 0
-        for segment, (source_ids, target_ids) in enumerate(pairs, start=1):
-            place_pair(
-                batch,
-                row,
-                source_ids,
-                target_ids,
-                source_start=source_start,
-                target_start=target_start,
-                segment=segment,
-            )
-            source_start += len(source_ids) + 1
-            target_start += len(target_ids) + 1
-        if not pairs:
-            fill_row(batch, row)
-    return batch

@@ -35,17 +35,17 @@ class PreparedSource:
     Attributes:
       directory: where the records are, with the data report.
       split: its name in the records.
-      length: number of pairs.
       fingerprint: digest of the files it was made from.
+      report: its counts: pairs, empty sides, characters, words.
     """
 
     directory: Path
     split: str
-    length: int
     fingerprint: str
+    report: dict[str, Any]
 
     def __len__(self) -> int:
-        return self.length
+        return self.report["pairs"]
 
     def __getitem__(self, index: int) -> Pair:
         return decode_record(self._records[index])
@@ -58,11 +58,6 @@ class PreparedSource:
         from seqgen.data import tfds_builder  # seconds to import, and not always needed
 
         return tfds_builder.open_records(self.directory, split=self.split)
-
-    @property
-    def report(self) -> dict[str, Any]:
-        """Counts of the split: pairs, empty sides, characters, words."""
-        return cache.read_json(self.directory / REPORT)["splits"][self.split]
 
 
 def decode_record(record: Mapping[str, Any]) -> Pair:
@@ -88,12 +83,16 @@ def prepare_corpus(
         {"version": VERSION, "splits": {name: raw.fingerprint for name, raw in splits.items()}}
     )
     target = cache.cache_directory(cache_dir) / "prepared" / key
+    # TFDS reads some characters of a split's name as a slice of it.
+    records = {name: f"split{number}" for number, name in enumerate(sorted(splits))}
 
     def build(directory: Path) -> None:
         from seqgen.data import tfds_builder
 
         counts = {name: Counts() for name in splits}
-        readers = {name: _counted(raw.read, counts[name]) for name, raw in splits.items()}
+        readers = {
+            records[name]: _counted(name, raw.read, counts[name]) for name, raw in splits.items()
+        }
         tfds_builder.write_records(directory, splits=readers)
         report = {
             "version": VERSION,
@@ -112,7 +111,7 @@ def prepare_corpus(
         if report is None:
             raise DataError(f"the data cache {target} is damaged", details=["remove it"])
     return {
-        name: PreparedSource(target, name, report["splits"][name]["pairs"], raw.fingerprint)
+        name: PreparedSource(target, records[name], raw.fingerprint, report["splits"][name])
         for name, raw in splits.items()
     }
 
@@ -141,11 +140,15 @@ class Counts:
         self.target_words += len(target.split())
 
 
-def _counted(read: Callable[[], Iterator[Pair]], counts: Counts) -> Callable[[], Iterator[Pair]]:
+def _counted(
+    name: str, read: Callable[[], Iterator[Pair]], counts: Counts
+) -> Callable[[], Iterator[Pair]]:
     def pairs() -> Iterator[Pair]:
         for pair in read():
             counts.add(pair)
             yield pair
+        if not counts.pairs:
+            raise DataError(f"split {name!r} is empty", details=["remove its files, or fill them"])
 
     return pairs
 

@@ -9,7 +9,7 @@ from seqgen.types import load_component
 
 
 class Pair(TypedDict):
-    """One example: two texts without line ends."""
+    """One example."""
 
     source: str
     target: str

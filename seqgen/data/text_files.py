@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from seqgen.data.alignment import find_drifts
 from seqgen.data.cache import digest_file, digest_json
 from seqgen.data.config import DataConfig
 from seqgen.data.prepared import RawSplit, prepare_corpus
@@ -161,44 +162,25 @@ def check_command(directory: str) -> str:
     )
 
 
-def first_drift(source_words: np.ndarray, target_words: np.ndarray) -> int:
-    """Index of the line from which two files no longer belong together, by their word counts.
-
-    The log ratio of the counts scatters little while lines correspond and much once they do not.
-    The split point is the one that makes two normal distributions, one before and one after,
-    likeliest (maximum likelihood of a single change in variance); then the first line at or after
-    it whose ratio is far from the usual is taken.
-    """
-    length = min(len(source_words), len(target_words))
-    if length < 4:
-        return max(0, length - 1)
-    ratio = np.log((source_words[:length] + 1.0) / (target_words[:length] + 1.0))
-    deviation = np.square(ratio - np.median(ratio)) + 1e-6
-    sums = np.cumsum(deviation)
-    before = np.arange(1, length)
-    after = length - before
-    cost = before * np.log(sums[:-1] / before) + after * np.log((sums[-1] - sums[:-1]) / after)
-    changed = int(np.argmin(cost)) + 1
-    usual = float(sums[changed - 1] / changed)
-    window = deviation[changed : changed + 50]
-    striking = np.flatnonzero(window > 9 * usual)
-    return changed + int(striking[0] if len(striking) else np.argmax(window))
-
-
 def _unequal(files: PairedFiles, directory: str) -> DataError:
-    words = [
-        np.array([len(line.split()) for line in read_lines(path, directory=directory)])
-        for path in (files.source, files.target)
-    ]
+    lengths, words = [], []
+    for path in (files.source, files.target):
+        lines = list(read_lines(path, directory=directory))
+        lengths.append(np.array([len(line) for line in lines]))
+        words.append([len(line.split()) for line in lines])
+    counts = [len(side) for side in words]
+    drifts = find_drifts(*lengths) if min(counts) else []
     details = []
-    if min(len(counts) for counts in words):
-        line = first_drift(*words)
+    if drifts and drifts[0].start < min(counts):
+        line = drifts[0].start
         details.append(
             f"they first drift apart near line {line + 1} "
             f"({words[0][line]} words against {words[1][line]})"
         )
+    else:
+        details.append(f"they seem to go together as far as line {min(counts)}")
     return DataError(
-        f"parallel files differ in length: {files.source.name} {len(words[0])} lines, "
-        f"{files.target.name} {len(words[1])}",
+        f"parallel files differ in length: {files.source.name} {counts[0]} lines, "
+        f"{files.target.name} {counts[1]}",
         details=[*details, check_command(directory)],
     )

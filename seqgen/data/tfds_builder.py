@@ -3,6 +3,8 @@
 Importing this module imports tensorflow_datasets, which costs seconds: import it late.
 """
 
+import contextlib
+import io
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,7 @@ class ParallelText(tfds.core.GeneratorBasedBuilder):
             disable_shuffling=True,  # pair i stays pair i
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, Pair]]]:
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         del dl_manager
         return {name: self._generate_examples(read) for name, read in self._splits.items()}
 
@@ -57,8 +59,20 @@ def write_records(directory: Path, *, splits: Mapping[str, Callable[[], Iterator
     Raises:
       DataError: whatever the readers of the splits raise.
     """
-    builder = ParallelText(splits=splits, data_dir=str(directory), file_format=FILE_FORMAT)
-    builder.download_and_prepare(file_format=FILE_FORMAT)
+    with quiet():
+        builder = ParallelText(splits=splits, data_dir=str(directory), file_format=FILE_FORMAT)
+        builder.download_and_prepare(file_format=FILE_FORMAT)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep TFDS from writing to stdout, which is for data, and from drawing bars."""
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tfds.enable_progress_bar()
 
 
 def open_records(directory: Path, *, split: str) -> Any:
@@ -66,4 +80,5 @@ def open_records(directory: Path, *, split: str) -> Any:
     found = sorted(directory.glob("parallel_text/*/dataset_info.json"))
     if not found:
         raise DataError(f"the data cache {directory} is damaged", details=["remove it"])
-    return tfds.builder_from_directory(str(found[-1].parent)).as_data_source(split=split)
+    builder: Any = tfds.builder_from_directory(str(found[-1].parent))
+    return builder.as_data_source(split=split)

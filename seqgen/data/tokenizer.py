@@ -1,4 +1,4 @@
-"""Tokenizers of one piece a word, character or byte; making, saving and loading any kind.
+"""Tokenizers of one piece a word, character or byte, and what all tokenizers have in common.
 
 Control ids are PAD 0, UNK 1, BOS 2, EOS 3 for every kind. They have no written form: no text given
 to `encode` produces one (except UNK, where a character is neither known nor spelt in bytes), and
@@ -6,18 +6,15 @@ to `encode` produces one (except UNK, where a character is neither known nor spe
 """
 
 import collections
-import dataclasses
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from seqgen.data import cache
 from seqgen.data.config import TokenizerConfig
-from seqgen.errors import DataError
 from seqgen.types import BOS_ID, EOS_ID, NUM_CONTROL_IDS, PAD_ID, UNK_ID
 
-TOKENIZER_JSON = "tokenizer.json"
 NUM_BYTES = 256
 _WORD = re.compile(r" ?[^ ]+| ")
 
@@ -25,6 +22,7 @@ _WORD = re.compile(r" ?[^ ]+| ")
 class SavableTokenizer(Protocol):
     """What this package asks of its tokenizers beyond `types.Tokenizer`."""
 
+    kind: str
     vocab_size: int
     fingerprint: str
 
@@ -39,19 +37,6 @@ class SavableTokenizer(Protocol):
         ...
 
     def save(self, path: Path) -> None: ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Tokenizers:
-    """The tokenizers of the two sides: the same object if joint."""
-
-    source: Any
-    target: Any
-
-    @property
-    def joint(self) -> bool:
-        """One vocabulary for both sides."""
-        return self.source.fingerprint == self.target.fingerprint
 
 
 def real_ids(ids: Any) -> Iterator[int]:
@@ -196,127 +181,3 @@ def build_table(texts: Iterable[str], cfg: TokenizerConfig, *, lowercase: bool) 
     return TableTokenizer(
         ranked, kind=cfg.kind, byte_fallback=cfg.byte_fallback, lowercase=lowercase
     )
-
-
-def build_tokenizers(
-    cfg: TokenizerConfig,
-    *,
-    source_texts: Callable[[], Iterable[str]],
-    target_texts: Callable[[], Iterable[str]],
-    lowercase: bool = False,
-) -> Tokenizers:
-    """Train (or take) the tokenizers that `cfg` asks for; the same texts give the same bytes.
-
-    Args:
-      source_texts, target_texts: give the training texts of a side, in a fixed order.
-
-    Raises:
-      DataError: if the vocabulary does not fit the texts, or a given file cannot be used.
-    """
-    from seqgen.data import sentencepiece_tokenizer as pieces
-
-    def both() -> Iterator[str]:
-        yield from source_texts()
-        yield from target_texts()
-
-    if cfg.kind == "byte":
-        one = ByteTokenizer(lowercase=lowercase)
-        return Tokenizers(one, one)
-    if cfg.kind == "given":
-        if not cfg.path:
-            raise DataError(
-                "tokenizer kind 'given' needs a file",
-                details=["name it:  --config.tokenizer.path=FILE.model"],
-            )
-        one = pieces.load_model(Path(cfg.path), sampling=cfg, lowercase=lowercase)
-        if cfg.joint or not cfg.target_path:
-            return Tokenizers(one, one)
-        other = pieces.load_model(Path(cfg.target_path), sampling=cfg, lowercase=lowercase)
-        return Tokenizers(one, other)
-    if cfg.kind in ("bpe", "unigram"):
-        build: Callable[..., Any] = pieces.train_sentencepiece
-    else:
-        build = build_table
-    if cfg.joint:
-        one = build(both(), cfg, lowercase=lowercase)
-        return Tokenizers(one, one)
-    return Tokenizers(
-        build(source_texts(), cfg, lowercase=lowercase),
-        build(target_texts(), cfg, lowercase=lowercase),
-    )
-
-
-def save_tokenizers(tokenizers: Tokenizers, directory: Path, *, made_from: str) -> None:
-    """Write both tokenizers and tokenizer.json into an existing directory.
-
-    Args:
-      made_from: digest of the settings and texts they were made from.
-    """
-    entries = {}
-    sides = {"source": tokenizers.source, "target": tokenizers.target}
-    for side, tokenizer in sides.items():
-        stem = "joint" if tokenizers.joint else side
-        suffix = ".model" if tokenizer.kind == "sentencepiece" else ".json"
-        name = f"{stem}{suffix}"
-        tokenizer.save(directory / name)
-        entries[side] = {
-            "kind": tokenizer.kind,
-            "file": name,
-            "file_digest": cache.digest_file(directory / name),
-            "fingerprint": tokenizer.fingerprint,
-            "vocab_size": tokenizer.vocab_size,
-            "options": getattr(tokenizer, "options", {}),
-        }
-    cache.write_json(
-        directory / TOKENIZER_JSON,
-        {"version": 1, "joint": tokenizers.joint, "made_from": made_from, **entries},
-    )
-
-
-def load_tokenizers(directory: Path) -> Tokenizers:
-    """The tokenizers that `save_tokenizers` wrote.
-
-    Raises:
-      DataError: if a file is missing or damaged.
-    """
-    record = read_record(directory)
-    source = _load(Path(directory), record["source"])
-    if record["joint"]:
-        return Tokenizers(source, source)
-    return Tokenizers(source, _load(Path(directory), record["target"]))
-
-
-def read_record(directory: Path) -> dict[str, Any]:
-    """tokenizer.json of a directory.
-
-    Raises:
-      DataError: if it is missing or damaged.
-    """
-    path = Path(directory) / TOKENIZER_JSON
-    try:
-        record = cache.read_json(path)
-        if record["version"] != 1 or not {"joint", "source", "target"} <= set(record):
-            raise ValueError("not a record of this version")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"cannot read the tokenizer record {path}", details=[str(error)]) from error
-    return record
-
-
-def _load(directory: Path, entry: dict[str, Any]) -> Any:
-    from seqgen.data import sentencepiece_tokenizer as pieces
-
-    try:
-        name = entry["file"]
-        if Path(name).name != name:
-            raise ValueError(f"{name!r} is not a plain file name")
-        path = directory / name
-        if cache.digest_file(path) != entry["file_digest"]:
-            raise ValueError(f"{path} was changed after it was saved")
-        if entry["kind"] == "sentencepiece":
-            return pieces.SentencePieceTokenizer(path.read_bytes(), **entry["options"])
-        fields = cache.read_json(path)
-        if entry["kind"] == "byte":
-            return ByteTokenizer(lowercase=fields["lowercase"])
-        return TableTokenizer(fields.pop("pieces"), **fields)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"cannot load a tokenizer of {directory}", details=[str(error)]) from error

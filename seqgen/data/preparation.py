@@ -1,0 +1,119 @@
+"""From a config to `TextData`: the corpus opened, its tokenizers made or loaded, its ids cached."""
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from seqgen.data import cache
+from seqgen.data.config import DataConfig, TokenizerConfig
+from seqgen.data.loader import Report, TextData
+from seqgen.data.sources import Source, open_splits
+from seqgen.data.token_cache import read_all
+from seqgen.data.tokenizer_store import (
+    TOKENIZER_JSON,
+    Tokenizers,
+    build_tokenizers,
+    load_tokenizers,
+    read_record,
+    save_tokenizers,
+)
+from seqgen.errors import DataError
+
+
+def prepare(
+    cfg: DataConfig,
+    tokenizer_cfg: TokenizerConfig,
+    *,
+    workdir: Path | None,
+    report: Report | None = None,
+    tokenizers: Tokenizers | None = None,
+) -> TextData:
+    """Open the corpus, train or load its tokenizers, tokenise it once.
+
+    Args:
+      workdir: the run directory; its `tokenizer/` is written, or used if it is there.
+      report: called with one line a phase.
+      tokenizers: take these (of a finished run) instead; nothing is tokenised before it is used.
+
+    Raises:
+      DataError: if the corpus cannot be used, or `workdir` holds a tokenizer made otherwise.
+      StorageError: if the cache or `workdir` cannot be written.
+    """
+    say = report or (lambda message: None)
+    say(f"opening the corpus {cfg.dir or cfg.name or cfg.source}")
+    splits = open_splits(cfg)
+    sampling = tokenizer_cfg.sampling_alpha > 0 and tokenizer_cfg.kind in (
+        "bpe",
+        "unigram",
+        "given",
+    )
+    if tokenizers is not None:
+        return TextData(cfg, splits=splits, tokenizers=tokenizers, sampling=sampling, report=report)
+    if "train" not in splits:
+        raise DataError(
+            "the corpus has no train split",
+            details=[f"found      {', '.join(sorted(splits)) or 'nothing'}"],
+        )
+    made = _tokenizers(cfg, tokenizer_cfg, splits["train"], workdir=workdir, say=say)
+    data = TextData(cfg, splits=splits, tokenizers=made, sampling=sampling, report=report)
+    for split in ("train", "val"):
+        if split in splits:
+            data.tokenized(split)
+    return data
+
+
+def _tokenizers(
+    cfg: DataConfig,
+    tokenizer_cfg: TokenizerConfig,
+    train: Source,
+    *,
+    workdir: Path | None,
+    say: Report,
+) -> Tokenizers:
+    """The tokenizers of `workdir`, or of the cache, or trained now."""
+    count = min(len(train), cfg.num_examples or len(train))
+    settings = dataclasses.asdict(tokenizer_cfg)
+    for field in ("path", "target_path"):
+        if settings[field] and Path(settings[field]).is_file():
+            settings[field] = cache.digest_file(Path(settings[field]))
+    learnt = tokenizer_cfg.kind not in ("byte", "given")
+    made_from = cache.digest_json(
+        [settings, cfg.lowercase, [train.fingerprint, count] if learnt else None]
+    )
+    directory = None if workdir is None else Path(workdir) / "tokenizer"
+    if directory is not None and (directory / TOKENIZER_JSON).exists():
+        if read_record(directory)["made_from"] != made_from:
+            raise DataError(
+                f"the tokenizer in {directory} was made from another corpus or other settings",
+                details=["take another --workdir, or the corpus and settings of that run"],
+            )
+        return load_tokenizers(directory)
+    cached = cache.cache_directory(cfg.cache_dir) / "tokenizers" / made_from
+
+    def build(target: Path) -> None:
+        say(f"making the {tokenizer_cfg.kind} tokenizer")
+
+        def texts(side: str) -> Callable[[], Iterator[str]]:
+            return lambda: (pair[side] for chunk in read_all(train, count) for pair in chunk)
+
+        made = build_tokenizers(
+            tokenizer_cfg,
+            source_texts=texts("source"),
+            target_texts=texts("target"),
+            lowercase=cfg.lowercase,
+        )
+        save_tokenizers(made, target, made_from=made_from)
+
+    cache.build_once(cached, build)
+    try:
+        tokenizers = load_tokenizers(cached)
+    except DataError:
+        say("the cached tokenizer is damaged; making it again")
+        cache.discard(cached)
+        tokenizers = load_tokenizers(cache.build_once(cached, build))
+    if directory is not None:
+        cache.build_once(
+            directory, lambda target: shutil.copytree(cached, target, dirs_exist_ok=True) and None
+        )
+    return tokenizers
