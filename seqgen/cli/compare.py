@@ -57,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
             f"split {args.split} is not the same text in both runs",
             details=[f"{path}: {len(found[1])} examples" for path, found in zip(runs, results)],
         )
-    rules = config.read_json(runs[0] / "config.json").evaluation
+    configs = [config.read_json(path / "config.json") for path in runs]
+    rules = configs[0].evaluation
     comparison = significance.paired_bootstrap(
         hypotheses_a,
         hypotheses_b,
@@ -68,9 +69,7 @@ def run(args: argparse.Namespace) -> int:
         tokenize=rules.tokenize,
         lowercase=rules.lowercase,
     )
-    names = [_name(path) for path in runs]
-    if names[0] == names[1]:
-        names = [str(path) for path in runs]
+    names = _names(runs, [cfg.name for cfg in configs])
     said = significance.verdict(comparison, name_a=names[0], name_b=names[1])
     if args.json:
         facts = {"run_a": str(runs[0]), "run_b": str(runs[1]), "split": report["split"]}
@@ -89,5 +88,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _name(path: pathlib.Path) -> str:
-    return path.resolve().name
+def _names(runs: list[pathlib.Path], given: list[str]) -> list[str]:
+    """What to call two runs: by config, else by directory, else by path: the first that differ."""
+    for names in (given, [path.resolve().name for path in runs]):
+        if all(names) and names[0] != names[1]:
+            return names
+    return [str(path) for path in runs]

@@ -81,7 +81,8 @@ def run(args: argparse.Namespace) -> int:
     report, examples, hypotheses = experiment.evaluate(
         workdir, split=args.split, checkpoint=checkpoint, overrides=options
     )
-    result = {**report, "checkpoint": checkpoint, **beam_facts(cfg, options)}
+    facts = {"run": cfg.name, "checkpoint": checkpoint, **beam_facts(cfg, options)}
+    result = {**report, **facts}
     sources, references = ([example[side] for example in examples] for side in ("source", "target"))
     if args.output:
         with output(args.output) as file:
