@@ -1,0 +1,370 @@
+import dataclasses
+import json
+import math
+import pathlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seqgen import config, config_checks, config_schema
+from seqgen.errors import ConfigError, SeqgenError
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SHIPPED = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.py"))
+BASE = {
+    "model": {"embed_dim": 64, "encoder": {"kind": "transformer", "num_layers": 2, "num_heads": 4}},
+    "train": {"num_steps": 40},
+}
+
+
+def told(call, *args, **kwargs) -> str:
+    """The words of a ConfigError, as the command line prints them."""
+    with pytest.raises(ConfigError) as caught:
+        call(*args, **kwargs)
+    error = caught.value
+    lines = [f"error: {error.cause}", *(f"  {line}" for line in error.details)]
+    assert len(lines) <= 8, "errors fit one screen"
+    return "\n".join(lines)
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("argument", ["", ":tiny"])
+def test_shipped_configs_load_and_survive_json(name, argument, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    cfg = config.load(name + argument)
+    assert config.from_json(config.to_json(cfg)) == cfg
+    doc = (ROOT / name).read_text(encoding="utf-8").split('"""')[1]
+    assert f"seqgen train --config={name}" in doc, "the docstring holds the command"
+
+
+def write(path: pathlib.Path, body: str) -> str:
+    path.write_text(f"from ml_collections import ConfigDict\n{body}\n", encoding="utf-8")
+    return str(path)
+
+
+def test_file_argument_reaches_get_config_and_tiny_is_called(tmp_path):
+    body = (
+        "def get_config(arg=''):\n    return ConfigDict({'name': 'got ' + arg})\n"
+        "def tiny():\n    return ConfigDict({'name': 'small'})"
+    )
+    file = write(tmp_path / "c.py", body)
+    assert [config.load(file + end).name for end in ("", ":x", ":tiny")] == [
+        "got ",
+        "got x",
+        "small",
+    ]
+
+
+def test_file_runs_without_leaving_bytecode(tmp_path):
+    config.load(write(tmp_path / "c.py", "def get_config():\n    return ConfigDict()"))
+    assert [path.name for path in tmp_path.iterdir()] == ["c.py"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("def get_config():\n    return 1 / 0", "line 3: ZeroDivisionError: division by zero"),
+        ("def get_config(:", "line 2: SyntaxError"),
+        ("x = 1", "it has no function get_config()"),
+        ("def get_config():\n    return [1]", "returned list, not a ConfigDict"),
+        ("def get_config():\n    return None", "returned NoneType, not a ConfigDict"),
+        ("import nowhere_to_be_found", "ModuleNotFoundError"),
+    ],
+)
+def test_broken_files_are_told_with_their_line(tmp_path, body, words):
+    assert words in told(config.load, write(tmp_path / "c.py", body))
+
+
+def test_misspelt_file_names_the_nearest(tmp_path):
+    write(tmp_path / "quickstart.py", "")
+    text = told(config.load, str(tmp_path / "quikstart.py"))
+    assert f"did you mean   {tmp_path / 'quickstart.py'}" in text
+
+
+def test_unknown_key_in_a_file_names_the_file(tmp_path):
+    file = write(tmp_path / "c.py", "def get_config():\n    return {'train': {'num_step': 3}}")
+    text = told(config.load, file)
+    assert f"written in     {file}" in text
+    assert "did you mean   train.num_steps   (int, at least 0, now 1000)" in text
+
+
+# ---- overrides -----------------------------------------------------------------------------------
+
+
+def test_overrides_reach_leaves_that_the_file_does_not_mention():
+    cfg = config.override(
+        BASE,
+        [
+            "--config.train.seed=7",
+            "--config.optimizer.learning_rate=1",
+            "--config.data.dir=/tmp/a b=c",
+            "--noconfig.model.scale_embeddings",
+            "--config.model.output_bias",
+            "--config.model.encoder.num_kv_heads=2",
+            "--config.evaluation.metrics=('bleu', 'ter')",
+            "--config.train.num_steps=5",
+            "--config.train.num_steps=6",
+        ],
+    )
+    assert (cfg.train.seed, cfg.train.num_steps, cfg.data.dir) == (7, 6, "/tmp/a b=c")
+    assert cfg.optimizer.learning_rate == 1.0 and type(cfg.optimizer.learning_rate) is float
+    assert cfg.model.scale_embeddings is False and cfg.model.output_bias is True
+    assert cfg.model.encoder.num_kv_heads == 2
+    assert cfg.evaluation.metrics == ("bleu", "ter")
+
+
+def test_none_is_for_optional_fields_only():
+    data = {"model": {"encoder": {"num_kv_heads": 2}}}
+    cfg = config.override(data, ["--config.model.encoder.num_kv_heads=none"])
+    assert cfg.model.encoder.num_kv_heads is None
+    assert "bad value for  train.seed: none" in told(
+        config.override, BASE, ["--config.train.seed=none"]
+    )
+
+
+GOLDEN = {
+    "--config.model.encoder.num_layer=4": """\
+error: unknown config key  model.encoder.num_layer
+  you typed      --config.model.encoder.num_layer=4
+  did you mean   model.encoder.num_layers   (int, 1..256, now 2)
+  see them all   seqgen show --config=FILE""",
+    "--config.model.num_layer=4": """\
+error: unknown config key  model.num_layer
+  you typed      --config.model.num_layer=4
+  did you mean   model.encoder.num_layers   (int, 1..256, now 2)
+  see them all   seqgen show --config=FILE""",
+    "--config.trane.seed=4": """\
+error: unknown config key  trane.seed
+  you typed      --config.trane.seed=4
+  did you mean   train.seed   (int, 0..2147483647, now 0)
+  see them all   seqgen show --config=FILE""",
+    "--config.train.num_steps=many": """\
+error: bad value for  train.num_steps: many
+  you typed      --config.train.num_steps=many
+  it takes       int, at least 0   (now 40)""",
+    "--config.train.num_steps=-1": """\
+error: bad value for  train.num_steps: -1
+  you typed      --config.train.num_steps=-1
+  it takes       int, at least 0   (now 40)""",
+    "--config.model.encoder.num_layers=2.5": """\
+error: bad value for  model.encoder.num_layers: 2.5
+  you typed      --config.model.encoder.num_layers=2.5
+  it takes       int, 1..256   (now 2)""",
+    "--config.model.dropout_rate=nan": """\
+error: bad value for  model.dropout_rate: nan
+  you typed      --config.model.dropout_rate=nan
+  it takes       float, 0.0..0.95   (now 0.1)""",
+    "--config.model.encoder.norm=layer_norm": """\
+error: bad value for  model.encoder.norm: layer_norm
+  you typed      --config.model.encoder.norm=layer_norm
+  it takes       one of layernorm, rmsnorm   (now layernorm)
+  did you mean   layernorm""",
+    "--config.model.encoder.kind=lstn": """\
+error: bad value for  model.encoder.kind: lstn
+  you typed      --config.model.encoder.kind=lstn
+  did you mean   lstm
+  it takes       one of transformer, simple, lstm, gru""",
+    "--config.model=tiny": """\
+error: model holds further keys; to replace it whole, give them as a dict
+  you typed      --config.model=tiny
+  the form is    --config.model="{'key': value}\"""",
+    "--config.model.encoder.num_heads=3": """\
+error: model.encoder.num_heads=3 does not divide model.embed_dim=64
+  choose         one of 1, 2, 4, 8, 16, 32, 64""",
+    "--config.train.best_metric=eval/blue": """\
+error: train.best_metric=eval/blue is measured by no evaluation
+  did you mean   eval/bleu
+  measured are   eval/loss, eval/perplexity, eval/token_accuracy, eval/bleu, eval/chrf, \
+eval/exact_match
+  scores: set    evaluation.metrics""",
+}
+
+
+@pytest.mark.parametrize("word", GOLDEN)
+def test_error_texts(word):
+    assert told(config.override, BASE, [word]) == GOLDEN[word]
+
+
+# ---- variants ------------------------------------------------------------------------------------
+
+
+def test_kind_exchanges_the_variant_and_keeps_shared_fields():
+    data = {"model": {"encoder": {"kind": "transformer", "num_layers": 3, "dropout_rate": 0.2}}}
+    words = ["--config.model.encoder.hidden_dim=32", "--config.model.encoder.kind=gru"]
+    encoder = config.override(data, words).model.encoder
+    assert type(encoder).__name__ == "RecurrentEncoderConfig"
+    shared = (encoder.kind, encoder.num_layers, encoder.dropout_rate, encoder.hidden_dim)
+    assert shared == ("gru", 3, 0.2, 32)
+
+
+def test_kind_within_one_variant_keeps_everything():
+    data = {"model": {"encoder": {"kind": "lstm", "hidden_dim": 48, "residual": True}}}
+    encoder = config.override(data, ["--config.model.encoder.kind=simple"]).model.encoder
+    assert (encoder.kind, encoder.hidden_dim, encoder.residual) == ("simple", 48, True)
+
+
+def test_kind_drops_fields_at_their_defaults_and_refuses_others():
+    default = {"model": {"encoder": {"num_heads": 8}}}
+    assert (
+        config.override(default, ["--config.model.encoder.kind=lstm"]).model.encoder.kind == "lstm"
+    )
+    text = told(config.override, BASE, ["--config.model.encoder.kind=lstm"])
+    assert "has no use for what the config file says: num_heads=4" in text
+    assert "\"{'kind': 'lstm', 'num_layers': 2}\"" in text
+
+
+def test_the_remedy_that_the_refusal_names_works():
+    word = "--config.model.encoder={'kind': 'lstm', 'num_layers': 2}"
+    encoder = config.override(BASE, [word]).model.encoder
+    assert (encoder.kind, encoder.num_layers, encoder.hidden_dim) == ("lstm", 2, 256)
+
+
+def test_unknown_key_of_the_new_variant_is_looked_up_there():
+    words = ["--config.model.encoder.kind=gru", "--config.model.encoder.num_kv_heads=2"]
+    data = {"model": {"encoder": {"num_layers": 2}}}
+    assert "unknown config key  model.encoder.num_kv_heads" in told(config.override, data, words)
+
+
+# ---- JSON ----------------------------------------------------------------------------------------
+
+
+def test_json_fills_missing_keys_and_refuses_unknown_ones():
+    assert config.from_json("{}") == config.Config()
+    text = told(config.from_json, '{"train": {"sed": 1}}', place="runs/x/config.json")
+    assert "written in     runs/x/config.json" in text and "train.seed" in text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"train": {"seed": NaN}}', "nul", '{"model": 3}', "[" * 100_000]
+)
+def test_bad_json_gives_a_typed_error(text):
+    with pytest.raises(ConfigError):
+        config.from_json(text)
+
+
+def test_json_keeps_types():
+    assert "bad value for  train.seed: 1.0" in told(config.from_json, '{"train": {"seed": 1.0}}')
+    assert "bad value for  train.seed: true" in told(config.from_json, '{"train": {"seed": true}}')
+    cfg = config.from_json(
+        '{"optimizer": {"learning_rate": 1}, "evaluation": {"metrics": ["ter"]}}'
+    )
+    assert type(cfg.optimizer.learning_rate) is float
+    assert cfg.evaluation.metrics == ("ter",)
+
+
+def test_digest_follows_values_only():
+    one, other = config.Config(), config.override({}, ["--config.train.seed=1"])
+    assert config.digest(one) == config.digest(config.from_json(config.to_json(one)))
+    assert config.digest(one) != config.digest(other)
+    assert config.digest(one.model) == config.digest(other.model)
+
+
+_VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=4),
+    st.lists(st.integers()),
+)
+_PATHS = st.sampled_from([path for path, _, _ in config_schema.leaves(config.Config())])
+
+
+@settings(max_examples=150, deadline=None, database=None)
+@given(path=_PATHS, value=_VALUES)
+def test_any_value_is_taken_whole_or_refused_politely(path, value):
+    data = value
+    for name in reversed(path.split(".")):
+        data = {name: data}
+    try:
+        cfg = config.from_dict(data)
+    except SeqgenError as error:
+        assert error.exit_code == 2
+        return
+    taken = config_schema.value_at(cfg, path)
+    assert taken == (tuple(value) if isinstance(value, list) else value)
+    assert config.from_json(config.to_json(cfg)) == cfg
+
+
+@settings(max_examples=80, deadline=None, database=None)
+@given(path=_PATHS, text=st.text(max_size=6))
+def test_any_override_text_is_taken_or_refused_politely(path, text):
+    try:
+        config.override({}, [f"--config.{path}={text}"])
+    except SeqgenError as error:
+        assert error.exit_code == 2
+
+
+# ---- rules between fields ------------------------------------------------------------------------
+
+RECURRENT = {"encoder": {"kind": "lstm", "bidirectional": False}, "decoder": {"kind": "lstm"}}
+
+
+def recurrent(encoder=None, decoder=None, **sections):
+    parts = {"encoder": {**RECURRENT["encoder"], **(encoder or {})}}
+    parts["decoder"] = {**RECURRENT["decoder"], **(decoder or {})}
+    return {"model": parts, **sections}
+
+
+CONTRADICTIONS = {
+    "num_kv_heads": {"model": {"encoder": {"num_kv_heads": 3}}},
+    "even head width": {
+        "model": {"embed_dim": 24, "encoder": {"positions": "rotary", "num_heads": 8}}
+    },
+    "max_positions": {"model": {"decoder": {"positions": "learned", "max_positions": 8}}},
+    "packing is for": recurrent(data={"batching": "packing"}),
+    "one vocabulary": {"model": {"tie_embeddings": "all"}, "tokenizer": {"joint": False}},
+    "tokenizer.path": {"tokenizer": {"kind": "given"}},
+    "sampling_alpha": {"tokenizer": {"kind": "byte", "sampling_alpha": 0.1}},
+    "same layers": recurrent({"hidden_dim": 8}, {"bridge": "copy"}),
+    "no cell state": recurrent({"kind": "gru"}, {"bridge": "copy"}),
+    "needs a recurrent encoder": {"model": {"decoder": {"kind": "gru", "bridge": "copy"}}},
+    "input_feeding": recurrent(decoder={"attention": "none", "input_feeding": True}),
+    "context_every_step": recurrent(decoder={"context_every_step": True}),
+    "weight_decay=0.1 would be ignored": {"optimizer": {"weight_decay": 0.1}},
+    "momentum=0.9 would be ignored": {"optimizer": {"momentum": 0.9}},
+    "decay_steps": {"optimizer": {"warmup_steps": 9, "decay_steps": 9}},
+    "teacher_forcing_rate": {"train": {"teacher_forcing_rate": 0.5}},
+    "patience": {"train": {"patience": 2, "eval_every_steps": 0}},
+    "min_length=9": {"data": {"min_length": 9, "max_length": 8}},
+    "leaves no room": {"decode": {"min_length": 9, "max_length": 9}},
+    "do_sample": {"decode": {"do_sample": True, "num_beams": 2}},
+}
+
+
+@pytest.mark.parametrize("words", CONTRADICTIONS)
+def test_contradictions_are_refused(words):
+    assert words in told(config.from_dict, CONTRADICTIONS[words])
+
+
+def test_their_repaired_twins_are_taken():
+    config.from_dict(recurrent({"num_layers": 2}, {"num_layers": 2, "bridge": "copy"}))
+    config.from_dict(recurrent({"kind": "lstm"}, {"kind": "gru", "bridge": "copy"}))
+    config.from_dict(recurrent(train={"teacher_forcing_rate": 0.5}))
+    config.from_dict({"optimizer": {"name": "adamw", "weight_decay": 0.1}})
+    config.from_dict({"optimizer": {"name": "my.module:rule", "weight_decay": 0.1}})
+    config.from_dict({"data": {"batching": "packing"}})
+
+
+def test_a_short_run_of_a_long_recipe_is_a_note_not_an_error():
+    cfg = config.override({"optimizer": {"warmup_steps": 500}}, ["--config.train.num_steps=20"])
+    assert any("warmup_steps=500 is longer" in note for note in config_checks.notes(cfg))
+    assert config_checks.notes(config.Config()) == []
+
+
+def test_uneven_sharding_is_noted():
+    cfg = config.from_dict({"mesh": {"tensor": 3, "fsdp": 3}, "model": {"embed_dim": 512}})
+    notes = " ".join(config_checks.notes(cfg))
+    assert "num_heads=8 is no multiple of mesh.tensor=3" in notes
+    assert "embed_dim=512 is no multiple of mesh.fsdp=3" in notes
+
+
+def test_configs_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.Config().name = "x"  # type: ignore[misc]
+    assert math.isfinite(config.Config().optimizer.learning_rate)
+    assert json.loads(config.to_json(config.Config()))["train"]["seed"] == 0
