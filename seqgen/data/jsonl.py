@@ -89,8 +89,10 @@ def _text(item: dict[str, Any], field: str, *, where: str, option: str) -> str:
     value = item[field]
     if not isinstance(value, str):
         raise DataError(f"{where}: field {field!r} is not text but {type(value).__name__}")
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise DataError(f"{where}: field {field!r} holds half of a surrogate pair")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where}: field {field!r} holds half of a surrogate pair") from error
     return value
 
 
