@@ -43,6 +43,10 @@ class HostRecord:
         known = {field.name for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in known})
 
+    def resumed(self) -> "HostRecord":
+        """The same, one resume later."""
+        return dataclasses.replace(self, resumes=self.resumes + 1)
+
     def consume(self, batches: Sequence[BatchFacts]) -> None:
         """Count the micro-batches of one step."""
         for batch in batches:

@@ -1,7 +1,6 @@
 """The training loop: evaluations, checkpoint, batch, step, log; one flat function."""
 
 import contextlib
-import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from seqgen.training.host_record import HostRecord
 from seqgen.training.meter import BatchFacts, Meter
 from seqgen.training.optimizer import build_optimizer
 from seqgen.training.progress import Progress
-from seqgen.training.reports import log_row, step_view, summarise, watch_bad_steps
+from seqgen.training.reports import Outcome, log_row, step_view, summarise, watch_bad_steps
 from seqgen.training.run_directory import RunDirectory
 from seqgen.training.sharding import Layout
 from seqgen.training.signals import StopSignals
@@ -34,27 +33,6 @@ Evaluator = Callable[[Params, int], tuple[Mapping[str, float], Sequence[Mapping[
 Batches = Callable[[int], Iterator[tuple[Batch, BatchFacts]]]
 
 EXIT_INTERRUPTED = 75
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """How a run ended.
-
-    Attributes:
-      status: 'finished', 'early_stopped' or 'interrupted'.
-      step: steps done.
-      exit_code: 0, or 75 after a signal (the same command resumes).
-      state: the last state (on devices).
-      host: what was stored beside it; `host.best` is the best evaluation.
-      summary: lines for people (said already).
-    """
-
-    status: str
-    step: int
-    exit_code: int
-    state: TrainState
-    host: HostRecord
-    summary: list[str]
 
 
 def train(
@@ -101,25 +79,14 @@ def train(
     optimizer = build_optimizer(optimizer_cfg, num_steps=cfg.num_steps, axes=definition.axes)
     place: dict[str, Any] = {"layout": layout, "seed": cfg.seed, "use_ema": cfg.ema_decay > 0}
     abstract = abstract_state(definition, optimizer, **place)
-    store = CheckpointStore(
-        run.path,
-        keep_last=cfg.keep_checkpoints,
-        keep_every=cfg.keep_every_steps,
-        asynchronous=cfg.async_checkpoints,
-        identity=identity,
-        facts=facts,
-        report=progress.line,
-    )
-    store.clean()
+    store = open_store(cfg, run, identity=identity, facts=facts, report=progress.line)
     with progress.phase("restore"):
         restored = store.restore(abstract)
-    if restored is not None:
-        state, host = restored[0], HostRecord.from_json(restored[1])
-        host.resumes += 1
-        progress.line(f"resumed at step {int(state.step):,}")
+    if restored is None:
+        state, host = init_state(definition, optimizer, **place), HostRecord()
     else:
-        with progress.phase("initialise parameters"):
-            state, host = init_state(definition, optimizer, **place), HostRecord()
+        state, host = restored[0], HostRecord.from_json(restored[1]).resumed()
+        progress.line(f"resumed at step {int(state.step):,}")
     first_step = step = int(state.step)
     saved_step = step if restored is not None else None
     fault_point("loop.restored", step=step)
@@ -142,9 +109,7 @@ def train(
     with contextlib.ExitStack() as stack:
         stack.enter_context(run.failure_status())
         stack.callback(store.close)
-        writers = Writers(
-            run.path, last_step=step, tensorboard=cfg.tensorboard, report=progress.line
-        )
+        writers = Writers(run.path, step, tensorboard=cfg.tensorboard, report=progress.line)
         stack.callback(writers.close)
         stream = batches(host.batches)
         stack.callback(getattr(stream, "close", lambda: None))
@@ -162,14 +127,8 @@ def train(
                 and (at_end or (step > 0 and is_due(step, cfg.eval_every_steps)))
             ):
                 fault_point("loop.eval", step=step)
-                found: dict[str, float] = {}
-                samples: list[Mapping[str, str]] = []
                 with progress.phase(f"evaluate step {step:,}"):
-                    for evaluator in evaluators:
-                        ema = state.ema
-                        values, texts = evaluator(state.params if ema is None else ema, step)
-                        found.update(values)
-                        samples.extend(texts)
+                    found, samples = evaluate_all(evaluators, state, step)
                 progress.evaluation(step, found, best=host.best, samples=samples)
                 new_best = host.judge(step, cfg.best_metric, found.get(cfg.best_metric))
                 writers.write(step, found)
@@ -181,8 +140,8 @@ def train(
             status = status or ("interrupted" if stop.requested else "")
             due = step > 0 and is_due(step, cfg.checkpoint_every_steps)
             if new_best or (step != saved_step and (status or due)):
+                metric = host.score_at(step, cfg.best_metric)
                 with progress.phase(f"save step {step:,}"):
-                    metric = host.score_at(step, cfg.best_metric)
                     store.save(step, state, host.to_json(), metric=metric)
                 saved_step = step
             if status:
@@ -215,37 +174,60 @@ def train(
                 row = log_row(fetched[-1][1])
                 row |= {**meter.read(), "batch_hash": host.batch_hash}
                 writers.write(step, row)
-                limit = cfg.max_bad_steps
-                watch_bad_steps(fetched, names=names, max_bad_steps=limit, progress=progress)
+                watch_bad_steps(fetched, names, limit=cfg.max_bad_steps, progress=progress)
                 run.set_status("running", step=step, num_steps=cfg.num_steps)
-                view = step_view(
-                    step, num_steps=cfg.num_steps, row=row, meter=meter, checkpoint=saved_step
-                )
-                progress.step(view)
+                progress.step(step_view(step, cfg.num_steps, row, meter=meter, saved=saved_step))
                 fault_point("loop.logged", step=step)
         with progress.phase("save"):
             store.wait()
         if step not in store.steps():
             raise StorageError(f"the last checkpoint (step {step}) could not be written")
     run.set_status(status, step=step, num_steps=cfg.num_steps)
-    summary = summarise(
-        status=status,
-        step=step,
-        num_steps=cfg.num_steps,
-        first_step=first_step,
-        started=started,
-        host=host,
-        meter=meter,
-        progress=progress,
-        bad_steps=int(state.counters["bad_steps"]),
-        failed_saves=store.num_failed_saves,
-        compiles=len(compiles),
-        path=str(run.path),
-    )
-    for line in summary:
-        progress.line(line)
     exit_code = EXIT_INTERRUPTED if status == "interrupted" else 0
-    return Outcome(status, step, exit_code, state, host, summary)
+    outcome = Outcome(status, step, cfg.num_steps, exit_code, state, host)
+    total = time.perf_counter() - started
+    work = f"{step - first_step:,} in this process, {len(compiles)} programs compiled"
+    trouble = f"{store.num_failed_saves} failed saves"
+    lines = summarise(outcome, run, meter, progress, total=total, work=work, trouble=trouble)
+    for line in lines:
+        progress.line(line)
+    return outcome
+
+
+def open_store(
+    cfg: TrainConfig,
+    run: RunDirectory,
+    *,
+    identity: Mapping[str, Any] | None,
+    facts: Mapping[str, Any] | None,
+    report: Callable[[str], None],
+) -> CheckpointStore:
+    """The checkpoints of a run, cleaned of what a killed process left behind."""
+    store = CheckpointStore(
+        run.path,
+        keep_last=cfg.keep_checkpoints,
+        keep_every=cfg.keep_every_steps,
+        asynchronous=cfg.async_checkpoints,
+        identity=identity,
+        facts=facts,
+        report=report,
+    )
+    store.clean()
+    return store
+
+
+def evaluate_all(
+    evaluators: Sequence[Evaluator], state: TrainState, step: int
+) -> tuple[dict[str, float], list[Mapping[str, str]]]:
+    """The values and samples of all evaluators, on the moving average where there is one."""
+    params = state.params if state.ema is None else state.ema
+    values: dict[str, float] = {}
+    samples: list[Mapping[str, str]] = []
+    for evaluator in evaluators:
+        measured, texts = evaluator(params, step)
+        values.update(measured)
+        samples.extend(texts)
+    return values, samples
 
 
 def is_due(step: int, every: int) -> bool:

@@ -1,7 +1,7 @@
 """Rows of metrics and the closing lines of a run."""
 
+import dataclasses
 import resource
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,8 +11,30 @@ from seqgen.errors import DivergedError
 from seqgen.training.host_record import HostRecord
 from seqgen.training.meter import Meter
 from seqgen.training.progress import Progress, StepView, clock, short_number
+from seqgen.training.run_directory import RunDirectory
+from seqgen.training.state import TrainState
 
 Fetched = Sequence[tuple[int, Mapping[str, Any]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+      status: 'finished', 'early_stopped' or 'interrupted'.
+      step, num_steps: steps done, and wanted.
+      exit_code: 0, or 75 after a signal (the same command resumes).
+      state: the last state (on devices).
+      host: what was stored beside it; `host.best` is the best evaluation.
+    """
+
+    status: str
+    step: int
+    num_steps: int
+    exit_code: int
+    state: TrainState
+    host: HostRecord
 
 
 def log_row(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,14 +56,14 @@ def log_row(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def watch_bad_steps(
-    fetched: Fetched, *, names: Sequence[str], max_bad_steps: int, progress: Progress
+    fetched: Fetched, names: Sequence[str], *, limit: int, progress: Progress
 ) -> None:
     """Tell of steps that were not finite.
 
     Args:
       fetched: (step, metrics) since the last look.
       names: parameter paths in the order of the state.
-      max_bad_steps: so many in a row end the run.
+      limit: so many in a row end the run.
       progress: receives one line a bad step.
 
     Raises:
@@ -56,7 +78,7 @@ def watch_bad_steps(
             f"step {step:,} was skipped: loss {float(row['loss']):.4g}, "
             f"gradient norm {float(row['grad_norm']):.4g}, first in {where}"
         )
-        if row["bad_run"] >= max_bad_steps:
+        if row["bad_run"] >= limit:
             raise DivergedError(
                 f"{int(row['bad_run'])} steps in a row were not finite (last: step {step:,})",
                 details=[
@@ -69,7 +91,7 @@ def watch_bad_steps(
 
 
 def step_view(
-    step: int, *, num_steps: int, row: Mapping[str, Any], meter: Meter, checkpoint: int | None
+    step: int, num_steps: int, row: Mapping[str, Any], *, meter: Meter, saved: int | None
 ) -> StepView:
     """What the progress line shows."""
     return StepView(
@@ -80,53 +102,62 @@ def step_view(
         step_ms=1e3 * meter.step_seconds,
         wait_share=meter.wait_share,
         pad_share=meter.pad_share,
-        checkpoint=checkpoint,
+        checkpoint=saved,
         seconds_left=meter.step_seconds * max(num_steps - step, 0),
     )
 
 
 def summarise(
-    *,
-    status: str,
-    step: int,
-    num_steps: int,
-    first_step: int,
-    started: float,
-    host: HostRecord,
+    outcome: Outcome,
+    run: RunDirectory,
     meter: Meter,
     progress: Progress,
-    bad_steps: int,
-    failed_saves: int,
-    compiles: int,
-    path: str,
+    *,
+    total: float,
+    work: str,
+    trouble: str,
 ) -> list[str]:
-    """About ten lines: score, where time went, speed, memory, trouble, path, next commands."""
-    total = time.perf_counter() - started
+    """Ten lines: score, where time went, speed, memory, trouble, path, next commands.
+
+    Args:
+      outcome: of the run.
+      run: its directory.
+      meter: of its steps.
+      progress: which kept the seconds of everything that was not a step.
+      total: seconds in all.
+      work: what this process did.
+      trouble: what went wrong besides skipped steps.
+    """
     spent = {"train": meter.train_seconds, **progress.seconds}
     shares = [
         f"{name} {clock(seconds)} ({seconds / max(total, 1e-9):.0%})"
         for name, seconds in sorted(spent.items(), key=lambda item: -item[1])
         if seconds >= 0.01 * total
     ]
-    best = host.best
+    host, best = outcome.host, outcome.host.best
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    if status == "interrupted":
-        opening = f"saved step {step}; the same command resumes"
+    skipped = int(outcome.state.counters["bad_steps"])
+    if outcome.status == "interrupted":
+        opening = f"saved step {outcome.step}; the same command resumes"
     else:
-        opening = f"{status.replace('_', ' ')} at step {step:,} of {num_steps:,}"
+        ending = outcome.status.replace("_", " ")
+        opening = f"{ending} at step {outcome.step:,} of {outcome.num_steps:,}"
+    score = (
+        f"{best['metric']} {best['value']:.4g} at step {best['step']:,}"
+        if best
+        else "nothing was evaluated"
+    )
     return [
         opening,
-        f"  best           {best['metric']} {best['value']:.4g} at step {best['step']:,}"
-        if best
-        else "  best           nothing was evaluated",
-        f"  time           {clock(total)}: " + ", ".join(shares),
-        f"  steps          {step - first_step:,} in this process, "
-        f"{compiles} compiled, {1e3 * meter.step_seconds:.0f} ms each",
-        f"  speed          {short_number(meter.tokens_per_second)} target tokens/s",
+        f"  best           {score}",
+        f"  time           {clock(total)}: {', '.join(shares)}",
+        f"  steps          {work}",
+        f"  speed          {1e3 * meter.step_seconds:.0f} ms a step, "
+        f"{short_number(meter.tokens_per_second)} target tokens/s",
         f"  data           {host.batches:,} batches, {short_number(host.tokens)} target tokens",
         f"  peak memory    {peak:,.0f} MiB",
-        f"  trouble        {host.resumes} resumes, {bad_steps} skipped steps, "
-        f"{failed_saves} failed saves",
-        f"  checkpoints    {path}/checkpoints",
-        f"  next           seqgen evaluate --workdir={path}    seqgen generate --workdir={path}",
+        f"  trouble        {host.resumes} resumes, {skipped} skipped steps, {trouble}",
+        f"  checkpoints    {run.path}/checkpoints",
+        f"  next           seqgen evaluate --workdir={run.path}",
+        f"                 seqgen generate --workdir={run.path}",
     ]

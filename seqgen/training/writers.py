@@ -116,8 +116,8 @@ class Writers:
     def __init__(
         self,
         folder: pathlib.Path,
-        *,
         last_step: int,
+        *,
         tensorboard: bool,
         report: Callable[[str], None],
     ):
