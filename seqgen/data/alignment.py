@@ -13,7 +13,9 @@ import numpy as np
 BLOCK = 32  # rows that are judged together
 MAX_SHIFT = 6  # lines missing on one side that the search looks for, around either end's shift
 SURPRISE_CAP = 8.0  # nats a single row may contribute: one odd pair is not a drift
-MIN_INFORMATION = 0.5  # nats a row by which true partners must beat strangers
+MIN_STRANGERS_COST = 1.0  # nats; true partners cost 0.5, so less than this tells nothing
+WINDOW = 256  # rows from which the length model is fitted where most of the file may be shifted
+MAX_WINDOWS = 32
 JITTER = 12.0  # characters of variance that even the shortest pair has
 
 
@@ -86,7 +88,7 @@ class Drift:
     shift: int | None
 
 
-def find_drifts(source: np.ndarray, target: np.ndarray) -> list[Drift]:
+def find_drifts(source: np.ndarray, target: np.ndarray) -> list[Drift] | None:
     """Stretches where the rows of two files are shifted against each other.
 
     For every small shift each block of rows gets its cost, -log N(z; 0, 1) under the length model
@@ -97,18 +99,18 @@ def find_drifts(source: np.ndarray, target: np.ndarray) -> list[Drift]:
     Args:
       source: [m] lengths in characters; 0 = the row cannot be judged.
       target: [n] lengths in characters; if m != n, the shift at the end is expected to be m - n.
+
+    Returns:
+      None where lengths tell nothing: too few rows, or all of one length.
     """
     rows = min(len(source), len(target))
     end_shift = len(source) - len(target)
-    if rows < 4:
-        return []
-    model = _best_model(source, target, end_shift)
-    strangers = _strangers_cost(source, target, model)
-    partners = float(np.mean(np.sort(_costs(source, target, 0, rows, model))[: max(1, rows // 2)]))
-    if strangers - partners < MIN_INFORMATION:
-        return []  # lengths tell nothing here
     near = range(-MAX_SHIFT, MAX_SHIFT + 1)
     shifts: list[int] = sorted({*near, *(end_shift + shift for shift in near)}, key=abs)
+    model = _best_model(source, target, shifts) if rows >= 4 else None
+    strangers = _strangers_cost(source, target, model) if model else 0.0
+    if model is None or strangers < MIN_STRANGERS_COST:
+        return None
     costs = np.stack(
         [
             *(_costs(source, target, shift, rows, model, outside=strangers) for shift in shifts),
@@ -116,20 +118,30 @@ def find_drifts(source: np.ndarray, target: np.ndarray) -> list[Drift]:
         ]
     )
     # Equal totals are strong evidence of correspondence; unequal ones prove that a change exists.
-    price = 12.0 if end_shift else 60.0
+    price = 25.0 if end_shift else 60.0
     path = _cheapest_path(costs, price)
     return _as_drifts(path, [*shifts, None])
 
 
-def _best_model(source: np.ndarray, target: np.ndarray, end_shift: int) -> LengthModel:
-    """The tightest of the models at the shift of the first row and at that of the last."""
-    models = []
-    for shift in {0, end_shift}:
-        pairs = _partners(source, target, shift)
-        usable = (pairs[0] > 0) & (pairs[1] > 0)
-        if usable.sum() >= 4:
-            models.append(fit_lengths(pairs[0][usable], pairs[1][usable]))
-    return min(models, key=lambda model: model.scale, default=LengthModel(ratio=1.0, scale=1.0))
+def _best_model(source: np.ndarray, target: np.ndarray, shifts: list[int]) -> LengthModel | None:
+    """The model of the stretches where partners stand together: the tightest at any shift.
+
+    Stretches, because of a file with many lost lines only small parts share one shift; the tenth
+    part of them, because the very tightest is so by chance or by its kind of text.
+    """
+    rows = min(len(source), len(target))
+    num_windows = min(MAX_WINDOWS, rows // WINDOW) or 1
+    tightest: dict[int, LengthModel] = {}
+    for shift in shifts:
+        a, b = _partners(source, target, shift)
+        usable = np.flatnonzero((a > 0) & (b > 0))
+        for number, window in enumerate(np.array_split(usable, num_windows)):
+            if len(window) >= 4:
+                model = fit_lengths(a[window], b[window])
+                rival = tightest.get(number, model)
+                tightest[number] = min(rival, model, key=lambda one: one.scale)
+    models = sorted(tightest.values(), key=lambda model: model.scale)
+    return models[len(models) // 10] if models else None
 
 
 def _partners(source: np.ndarray, target: np.ndarray, shift: int) -> tuple[np.ndarray, np.ndarray]:

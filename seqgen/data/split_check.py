@@ -159,13 +159,19 @@ def _judge_correspondence(check: SplitCheck) -> None:
     check.flags["unpaired"] = np.arange(check.rows) >= both
     check.flags["misaligned"] = np.zeros(check.rows, bool)
     drifts = find_drifts(source.lengths.astype(np.float64), target.lengths.astype(np.float64))
-    for drift in drifts:
+    for drift in drifts or ():
         check.flags["misaligned"][drift.start : drift.stop] = True
     if len(source) == len(target):
         return
     names = [f"{scan.path.name} {len(scan)} lines" for scan in (source, target)]
     first = drifts[0].start if drifts else both
-    if drifts:
+    if drifts is None and (source if len(source) < len(target) else target).problem:
+        where = "the shorter one is damaged at its end"
+    elif drifts is None:
+        # Better no pair than strangers called translations.
+        check.flags["misaligned"][:both] = True
+        where = "the lengths of the lines do not tell where a line is missing, so no pair is sure"
+    elif drifts:
         where = (
             f"they first drift apart near line {first + 1} "
             f"({source.lengths[first]} characters against {target.lengths[first]})"

@@ -159,6 +159,18 @@ def test_drifted_rows_are_dropped_and_the_others_stay_pairs(corpus, tmp_path):
     assert_adds_up(corpus, out, fixes)
 
 
+def test_no_pair_is_kept_where_nobody_can_tell_which_belong_together(corpus, tmp_path):
+    write(corpus, "train.en", [b"line %03d" % number for number in range(100)])
+    write(corpus, "train.de", [b"Zeile %03d" % number for number in range(100) if number != 50])
+    report = check(corpus)
+    assert found(report)["misaligned", ""] == (99, 1)
+    assert report.exit_code == 2
+    assert "do not tell where" in report.as_text()
+    fixes = fix(corpus, tmp_path / "clean")
+    assert fixes["train"].kept == 0
+    assert fixes["train"].dropped_by == {"misaligned": 99, "unpaired": 1}
+
+
 def test_gz_stays_gz_and_a_truncated_one_loses_its_cut_line(corpus, tmp_path):
     for lang in SIDES:
         (corpus / f"train.{lang}").unlink()
