@@ -112,8 +112,21 @@ def _check_recurrent_decoder(model: Any) -> None:
             "model.decoder.context_every_step is for decoders without attention",
             ("now", f"model.decoder.attention={decoder.attention}"),
         )
-    if decoder.bridge != "copy":
-        return
+    memory = model.embed_dim
+    if encoder.kind != "transformer":
+        memory = encoder.hidden_dim * (2 if encoder.bidirectional else 1)
+    if decoder.attention == "luong_dot" and memory != decoder.hidden_dim:
+        _refuse(
+            "model.decoder.attention=luong_dot needs states as wide as the encoder's memory",
+            ("encoder", f"memory {memory} wide"),
+            ("decoder", f"model.decoder.hidden_dim={decoder.hidden_dim}"),
+            ("or", "model.decoder.attention=luong_general, which fits any widths"),
+        )
+    if decoder.bridge == "copy":
+        _check_copy_bridge(encoder, decoder)
+
+
+def _check_copy_bridge(encoder: Any, decoder: Any) -> None:
     if encoder.kind == "transformer":
         _refuse(
             "model.decoder.bridge=copy needs a recurrent encoder: a Transformer has no last state",
@@ -127,9 +140,10 @@ def _check_recurrent_decoder(model: Any) -> None:
             ("decoder", f"{decoder.num_layers} layers, {decoder.hidden_dim} wide"),
             ("or", "model.decoder.bridge=dense, which fits any sizes"),
         )
-    if decoder.kind == "lstm" and encoder.kind != "lstm":
+    if (decoder.kind == "lstm") != (encoder.kind == "lstm"):
         _refuse(
-            f"model.decoder.bridge=copy: the {encoder.kind} encoder has no cell state for an LSTM",
+            "model.decoder.bridge=copy: an LSTM has a cell state, other cells have none",
+            ("now", f"{encoder.kind} encoder, {decoder.kind} decoder"),
             ("choose", "the same kind on both sides, or model.decoder.bridge=dense"),
         )
 

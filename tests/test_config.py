@@ -321,7 +321,8 @@ CONTRADICTIONS = {
     "tokenizer.path": {"tokenizer": {"kind": "given"}},
     "sampling_alpha": {"tokenizer": {"kind": "byte", "sampling_alpha": 0.1}},
     "same layers": recurrent({"hidden_dim": 8}, {"bridge": "copy"}),
-    "no cell state": recurrent({"kind": "gru"}, {"bridge": "copy"}),
+    "an LSTM has a cell state": recurrent({"kind": "gru"}, {"bridge": "copy"}),
+    "luong_dot": recurrent({"hidden_dim": 8}, {"attention": "luong_dot"}),
     "needs a recurrent encoder": {"model": {"decoder": {"kind": "gru", "bridge": "copy"}}},
     "input_feeding": recurrent(decoder={"attention": "none", "input_feeding": True}),
     "context_every_step": recurrent(decoder={"context_every_step": True}),
@@ -343,7 +344,8 @@ def test_contradictions_are_refused(words):
 
 def test_their_repaired_twins_are_taken():
     config.from_dict(recurrent({"num_layers": 2}, {"num_layers": 2, "bridge": "copy"}))
-    config.from_dict(recurrent({"kind": "lstm"}, {"kind": "gru", "bridge": "copy"}))
+    config.from_dict(recurrent({"kind": "simple"}, {"kind": "gru", "bridge": "copy"}))
+    config.from_dict(recurrent({}, {"attention": "luong_dot"}))
     config.from_dict(recurrent(train={"teacher_forcing_rate": 0.5}))
     config.from_dict({"optimizer": {"name": "adamw", "weight_decay": 0.1}})
     config.from_dict({"optimizer": {"name": "my.module:rule", "weight_decay": 0.1}})
