@@ -47,6 +47,8 @@ class Generator:
     """A trained model with its tokenizers, ready to answer text.
 
     Attributes:
+      params: may be replaced by others of the same shapes (training does, at each evaluation);
+        nothing is compiled again.
       decode_config: options that a call does not override.
     """
 

@@ -129,6 +129,9 @@ class DecodeConfig:
     def replace(self, **overrides: Any) -> "DecodeConfig":
         """A copy with some options changed.
 
+        Asking for sampling means one beam, and asking for several beams means search, unless the
+        other option is given too.
+
         Raises:
           ConfigError: if an option is unknown (the nearest is named) or out of range.
         """
@@ -142,6 +145,10 @@ class DecodeConfig:
                     if guess
                     else [f"known: {', '.join(names)}"],
                 )
+        if overrides.get("do_sample") is True:
+            overrides.setdefault("num_beams", 1)
+        elif overrides.get("num_beams", 1) != 1:
+            overrides.setdefault("do_sample", False)
         return dataclasses.replace(self, **overrides)
 
     def shape(self) -> SearchShape:

@@ -86,3 +86,13 @@ def test_generate_takes_its_options_from_the_config():
     assert found.ids.shape == (3, 2, 6)
     assert config.max_len(100) == 6
     assert DecodeConfig(max_length_ratio=1.5, max_length_offset=4).max_len(7) == 14
+
+
+def test_sampling_and_search_exclude_each_other_kindly():
+    searching = DecodeConfig(num_beams=5)
+    assert searching.replace(do_sample=True).num_beams == 1
+    sampling = DecodeConfig(do_sample=True, num_return_sequences=4)
+    assert not sampling.replace(num_beams=4).do_sample
+    assert sampling.replace(num_beams=1).do_sample
+    with pytest.raises(ConfigError):
+        searching.replace(do_sample=True, num_beams=2)
