@@ -84,12 +84,11 @@ def make_update(
         weight = jnp.maximum(sums["weight"], 1e-30)
         grads = jax.tree.map(lambda leaf: leaf / weight, grads)
         loss = sums["loss"] / weight
-        squares = jnp.stack([jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(grads)])
+        squares = _squares(grads)
         grad_norm = jnp.sqrt(jnp.sum(squares))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        good = (
-            jnp.isfinite(loss) & jnp.isfinite(grad_norm) & jnp.isfinite(optax.global_norm(updates))
-        )
+        good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        good &= jnp.isfinite(jnp.sum(_squares(updates)))
         params = optax.apply_updates(state.params, updates)
         done = state.step - state.counters["bad_steps"]  # updates made so far
         ema = state.ema
@@ -130,6 +129,11 @@ def make_update(
         return state_after, metrics
 
     return update
+
+
+def _squares(tree: PyTree) -> Array:
+    """Sum of squares of each leaf, in the order of the leaves."""
+    return jnp.stack([jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)])
 
 
 def make_train_step(
