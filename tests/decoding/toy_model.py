@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,8 +34,8 @@ class ToyModel:
     by_pair: jax.Array
     by_position: jax.Array
     by_source: jax.Array
-    spoilt: float = 0.0
-    spoilt_from: int = 0
+    spoilt: Any = 0.0
+    spoilt_from: Any = 0
 
     @classmethod
     def random(cls, seed=0, *, vocab=8, scale=2.0, **options):

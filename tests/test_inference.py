@@ -1,0 +1,216 @@
+"""Text in, text out: order, shapes, odd lines, scores, streaming."""
+
+import logging
+
+import numpy as np
+import pytest
+from decoding.toy_model import ToyModel
+
+from seqgen.decoding import DecodeConfig
+from seqgen.errors import ConfigError
+from seqgen.inference import Generator, pad_rows, plan_batches
+from seqgen.types import EOS_ID
+
+
+class Letters:
+    """A tokenizer of the letters a to l; anything else is left out."""
+
+    vocab_size = 16
+    fingerprint = "letters"
+
+    def encode(self, text):
+        return [ord(letter) - ord("a") + 4 for letter in text if "a" <= letter <= "l"]
+
+    def decode(self, ids):
+        return "".join(chr(int(i) - 4 + ord("a")) for i in ids if i >= 4)
+
+
+class ToyDefinition:
+    """Binds the tables of a toy model and counts how often it is traced."""
+
+    def __init__(self):
+        self.traces = 0
+
+    def bind(self, params):
+        self.traces += 1
+        return ToyModel(**params)
+
+
+def make(config=None, *, seed=0, **options):
+    toy = ToyModel.random(seed, **options.pop("toy", {}))
+    params = {name: getattr(toy, name) for name in ("by_pair", "by_position", "by_source")}
+    params["spoilt"] = np.float32(toy.spoilt)
+    return Generator(ToyDefinition(), params, Letters(), Letters(), config, **options)
+
+
+def lines(count, seed=0, longest=14):
+    rng = np.random.default_rng(seed)
+    letters = [chr(ord("a") + i) for i in range(12)]
+    return ["".join(rng.choice(letters, rng.integers(1, longest))) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return make(DecodeConfig(batch_size=8))
+
+
+def test_answers_stand_in_the_order_of_the_lines(generator):
+    texts = lines(21)
+    together = generator.generate(texts, num_beams=3)
+    assert len(together) == len(texts)
+    backwards = generator.generate(texts[::-1], num_beams=3)[::-1]
+    for one, other in zip(together, backwards):
+        assert one[0].ids == other[0].ids
+        assert one[0].score == pytest.approx(other[0].score, abs=1e-5)
+    assert len({answers[0].text for answers in together}) > 10
+    for answer in (hypothesis for answers in together for hypothesis in answers):
+        assert answer.text == Letters().decode(answer.ids)
+        assert answer.score == pytest.approx(answer.log_prob / (len(answer.ids) + 1), rel=1e-5)
+
+
+def test_batch_size_and_window_change_no_answer(generator):
+    """Greedy, searched and drawn alike, with lines sorted and cut in another way."""
+    texts = lines(15, seed=1, longest=8)
+    for options in ({"num_beams": 3}, {"do_sample": True, "temperature": 1.3}):
+        whole = generator.generate(texts, **options)
+        pieces = generator.generate(texts, batch_size=2, **options)
+        assert [a[0].ids for a in whole] == [a[0].ids for a in pieces]
+
+
+def test_scores_equal_those_of_the_search(generator):
+    texts = lines(9, seed=2)
+    answers = generator.generate(texts, num_beams=3, num_return_sequences=2)
+    for n in range(2):
+        totals = generator.score(texts, [answer[n].ids for answer in answers])
+        found = [answer[n].log_prob for answer in answers]
+        np.testing.assert_allclose(totals, found, rtol=1e-5)
+    tokens = generator.token_scores(texts, [answer[0].ids for answer in answers])
+    assert [len(row) for row in tokens] == [len(answer[0].ids) + 1 for answer in answers]
+    toy = ToyModel.random(0)
+    expected = toy.reference_log_probs(
+        [*Letters().encode(texts[3]), EOS_ID], [*answers[3][0].ids, EOS_ID]
+    )
+    np.testing.assert_allclose(tokens[3], expected, rtol=1e-4)
+
+
+def test_targets_may_be_text(generator):
+    assert generator.score(["abc"], ["bd"]) == generator.score(["abc"], [[5, 7]])
+    assert generator.score([""], [""])[0] < 0
+    with pytest.raises(ValueError, match="2 sources and 1 targets"):
+        generator.score(["a", "b"], ["c"])
+
+
+def test_empty_lines_have_the_empty_answer(generator):
+    texts = ["abc", "", "  \t", "fed"]
+    answers = generator.generate(texts, num_beams=2, num_return_sequences=2)
+    for row in (1, 2):
+        assert [hypothesis.text for hypothesis in answers[row]] == ["", ""]
+        assert [hypothesis.log_prob for hypothesis in answers[row]] == [0.0, 0.0]
+    without = generator.generate(["abc", "fed"], num_beams=2, num_return_sequences=2)
+    assert [answers[0][0].ids, answers[3][0].ids] == [a[0].ids for a in without]
+    assert generator.generate([]) == []
+
+
+def test_another_script_and_very_long_lines_get_answers(generator, caplog):
+    texts = ["наука", "漢字", "ab" * 300, "a"]
+    with caplog.at_level(logging.WARNING):
+        answers = generator.generate(texts, max_length=20)
+    assert all(np.isfinite(answer[0].score) for answer in answers)
+    assert not caplog.records
+
+
+def test_lines_past_the_model_are_cut_with_a_warning(caplog):
+    """A position table ends at 20 source tokens and 12 target tokens."""
+    generator = make(max_source_len=20, max_target_len=12)
+    with caplog.at_level(logging.WARNING):
+        answers = generator.generate(["abc", "abcdefghij" * 4])
+    assert [record.getMessage() for record in caplog.records] == [
+        "line 2: source of 41 tokens cut to 20, the longest this model takes"
+    ]
+    cut = generator.generate(["abc", "abcdefghijabcdefghi"])
+    assert answers[1][0].ids == cut[1][0].ids
+    assert all(len(answer[0].ids) + 1 <= 12 for answer in answers)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        make().generate(["abcd" * 5], max_source_length=8)
+    assert "cut to 8" in caplog.text
+
+
+def test_logits_that_are_not_numbers_are_reported(caplog):
+    generator = make(toy={"spoilt": np.nan}, seed=1)
+    generator.params["by_source"] = abs(generator.params["by_source"])
+    with caplog.at_level(logging.WARNING):
+        answers = generator.generate(["abc", "de"], num_beams=2)
+    assert [answer[0].text for answer in answers] == ["", ""]
+    assert [answer[0].score for answer in answers] == [-np.inf, -np.inf]
+    assert "line 1: the model gives no numbers" in caplog.text
+    assert "line 2: " in caplog.text
+
+
+def test_streaming_reads_a_window_at_a_time():
+    generator = make(DecodeConfig(batch_size=1, max_length=4))
+    read, told = [], []
+
+    def endless():
+        for number in range(10**9):
+            read.append(number)
+            yield "abcde"[: 1 + number % 5]
+
+    answers = generator.stream(endless(), progress=told.append)
+    first = [next(answers) for _ in range(40)]
+    assert len(first) == 40
+    assert len(read) == 64  # two windows of 32 batches of one line
+    assert told == list(range(1, 65))
+    assert [a[0].ids for a in first[:5]] == [a[0].ids for a in first[5:10]]
+
+
+def test_draws_depend_on_line_numbers_across_windows():
+    generator = make(DecodeConfig(batch_size=1, do_sample=True, max_length=8, temperature=2.0))
+    texts = ["abcd"] * 40
+    drawn = generator.generate(texts)
+    assert drawn == generator.generate(texts)
+    assert drawn[:32] == generator.generate(texts[:32])
+    assert len({answers[0].ids for answers in drawn}) > 25
+
+
+def test_options_are_checked_at_the_call(generator):
+    with pytest.raises(ConfigError, match="did you mean   num_beams"):
+        generator.stream(["a"], num_beans=2)
+    with pytest.raises(ConfigError, match="top_p"):
+        generator.generate(["a"], top_p=7.0)
+
+
+def test_few_shapes_are_compiled():
+    """One program a shape: neither new values, nor new parameters, nor new text compile."""
+    generator = make(DecodeConfig(batch_size=4))
+    definition = generator.definition
+    generator.generate(lines(8, longest=7))
+    assert definition.traces == 1
+    generator.generate(lines(24, seed=3, longest=7), length_penalty=0.3, min_length=2)
+    generator.params = {**generator.params, "by_pair": generator.params["by_pair"] * 2}
+    generator.generate(lines(4, seed=4, longest=7), seed=9)
+    assert definition.traces == 1
+    generator.generate(lines(4, longest=7), num_beams=2)
+    assert definition.traces == 2
+    generator.generate(["abcdefghijkl" * 8], num_beams=2)
+    assert definition.traces == 3
+
+
+def test_batches_cover_every_line_once_and_keep_their_budget():
+    config = DecodeConfig(num_beams=4, batch_size=24, batch_tokens=2000)
+    rng = np.random.default_rng(0)
+    lengths = [*rng.integers(1, 90, 200).tolist(), 700]
+    batches = plan_batches(lengths, config)
+    assert sorted(place for batch in batches for place in batch) == list(range(201))
+    shapes = set()
+    for batch in batches:
+        padded = pad_rows([[5] * lengths[place] for place in batch], config, limit=None)
+        rows, width = padded.ids.shape
+        assert len(batch) <= rows <= 24
+        assert rows * width * 4 <= 2000 or rows == 1
+        assert padded.segments.sum(axis=1)[: len(batch)].tolist() == [lengths[i] for i in batch]
+        assert np.all(padded.ids[len(batch) :] == padded.ids[len(batch) - 1])
+        shapes.add((rows, width))
+    assert len(shapes) <= 12
+    narrow = pad_rows([[5] * 18], config, limit=20)
+    assert narrow.ids.shape == (1, 20)
