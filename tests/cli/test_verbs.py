@@ -1,0 +1,222 @@
+"""The verbs on a small trained run: what they print is what anyone can recompute."""
+
+import contextlib
+import io
+import json
+import math
+import sys
+
+import pytest
+import sacrebleu
+
+from seqgen.cli.main import main
+
+FIXED_NAMES = [
+    *("split", "loss", "perplexity", "token_accuracy", "exact_match", "bleu", "chrf", "ter"),
+    "signature",
+]
+
+
+def call(capsys, *words: object) -> str:
+    """What a command prints on stdout; it must succeed."""
+    capsys.readouterr()
+    code = main([str(word) for word in words])
+    captured = capsys.readouterr()
+    assert code == 0, captured.err
+    return captured.out
+
+
+@contextlib.contextmanager
+def stdin(data: bytes):
+    kept = sys.stdin
+    sys.stdin = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8")
+    try:
+        yield
+    finally:
+        sys.stdin = kept
+
+
+def rows(workdir) -> list[dict]:
+    text = (workdir / "metrics.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+# ---- train ---------------------------------------------------------------------------------------
+
+
+def test_train_records_what_was_typed(run_b):
+    lines = (run_b / "overrides.txt").read_text(encoding="utf-8").splitlines()
+    assert lines[1:] == ["--config.train.num_steps=240", "--config.train.seed=1"]
+    assert lines[0].startswith("--config=") and lines[0].endswith("recipe.py:b")
+    assert json.loads((run_b / "config.json").read_text())["train"]["seed"] == 1
+
+
+def test_same_command_on_a_finished_run_does_nothing_more(run_a, recipe, capsys):
+    before = rows(run_a)
+    call(capsys, "train", f"--config={recipe}:a", f"--workdir={run_a}")
+    assert rows(run_a) == before
+
+
+def test_train_refuses_what_would_change_the_run(run_a, recipe, capsys):
+    words = [f"--config={recipe}:a", f"--workdir={run_a}", "--config.model.embed_dim=8"]
+    assert main(["train", *words]) == 2
+    assert "model.embed_dim: the run has 16, the config says 8" in capsys.readouterr().err
+
+
+# ---- evaluate ------------------------------------------------------------------------------------
+
+
+def test_loop_cli_and_sacrebleu_by_hand_agree(run_a, tmp_path, capsys):
+    file = tmp_path / "hypotheses.txt"
+    words = ["--split=val", "--checkpoint=last", "--num_beams=1", "--json", f"--output={file}"]
+    said = json.loads(call(capsys, "evaluate", f"--workdir={run_a}", *words))
+    assert list(said)[: len(FIXED_NAMES)] == FIXED_NAMES
+    assert 0 < said["bleu"] < 100 and said["loss"] > 0
+
+    in_loop = rows(run_a)[-1]
+    for name in FIXED_NAMES[1:-1]:
+        assert in_loop[f"eval/{name}"] == pytest.approx(said[name], rel=1e-6), name
+
+    from seqgen import config, data
+
+    cfg = config.read_json(run_a / "config.json")
+    references = [pair["target"] for pair in data.open_splits(cfg.data)["val"]]
+    hypotheses = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    assert said["bleu"] == sacrebleu.corpus_bleu(hypotheses, [references]).score
+    assert said["chrf"] == sacrebleu.corpus_chrf(hypotheses, [references]).score
+    assert said["ter"] == sacrebleu.corpus_ter(hypotheses, [references]).score
+    hits = sum(h == r for h, r in zip(hypotheses, references, strict=True))
+    assert said["exact_match"] == hits / len(references)
+    assert said["perplexity"] == pytest.approx(math.exp(said["loss"]))
+
+
+def test_evaluate_prints_exactly_one_object(run_a, capsys):
+    out = call(capsys, "evaluate", f"--workdir={run_a}", "--json", "--by_length=4,7")
+    said = json.loads(out)
+    assert out.count("\n") == 1
+    assert said["split"] == "test" and said["examples"] == 40
+    assert [row["min_words"] for row in said["by_length"]] == sorted(
+        row["min_words"] for row in said["by_length"]
+    )
+    assert sum(row["examples"] for row in said["by_length"]) == 40
+
+
+def test_evaluate_for_people_names_every_value(run_a, capsys):
+    out = call(capsys, "evaluate", f"--workdir={run_a}", "--checkpoint=avg:2", "--by_length")
+    assert all(any(line.startswith(name) for line in out.splitlines()) for name in FIXED_NAMES)
+    assert "source words" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--split=tset"], "no split 'tset'"),
+        (["--checkpoint=77"], "no checkpoint"),
+        (["--checkpoint=bset"], "bad --checkpoint=bset"),
+        (["--by_length=a"], "bad --by_length=a"),
+        (["--num_beams=0"], "num_beams"),
+    ],
+)
+def test_evaluate_refuses_with_exit_2(run_a, capsys, words, expected):
+    assert main(["evaluate", f"--workdir={run_a}", *words]) == 2
+    captured = capsys.readouterr()
+    assert expected in captured.err and "Traceback" not in captured.err
+    assert captured.out == ""
+
+
+# ---- generate ------------------------------------------------------------------------------------
+
+LINES = ["a b", "", "c a b c a", "a " * 300, "ж 漢 🙂", "b", "  "]
+
+
+@pytest.fixture(scope="module")
+def answers(run_a, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("generate")
+    (folder / "in").write_text("\n".join(LINES) + "\n", encoding="utf-8")
+    words = [f"--workdir={run_a}", f"--input={folder / 'in'}", f"--output={folder / 'out'}"]
+    assert main(["generate", *words]) == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["in", "out"], "no temporary is left"
+    return (folder / "out").read_text(encoding="utf-8")
+
+
+def test_generate_answers_line_for_line(answers):
+    lines = answers.split("\n")
+    assert lines.pop() == ""
+    assert len(lines) == len(LINES)
+    assert lines[1] == "" and lines[6] == "" and lines[0] != ""
+
+
+def test_generate_reads_stdin_with_any_line_end(run_a, capsys, answers):
+    data = "\r\n".join(LINES).encode()  # CRLF, and no end of the last line
+    with stdin(data):
+        assert call(capsys, "generate", f"--workdir={run_a}") == answers
+
+
+def test_generate_survives_bad_utf8_and_says_so(run_a, capsys):
+    with stdin(b"a \xff b\n\xe2\x82\nc\n"):
+        assert main(["generate", f"--workdir={run_a}"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.count("\n") == 3
+    assert "2 lines of - are not valid UTF-8" in captured.err
+
+
+def test_generate_n_best_is_sorted_by_score(run_a, capsys):
+    with stdin(b"a b c\nc c\n"):
+        out = call(
+            capsys, "generate", f"--workdir={run_a}", "--scores", "--num_beams=4",
+            "--num_return_sequences=3",
+        )  # fmt: skip
+    pairs = [line.split("\t", 1) for line in out.splitlines()]
+    assert len(pairs) == 6
+    for group in (pairs[:3], pairs[3:]):
+        scores = [float(score) for score, _ in group]
+        assert scores == sorted(scores, reverse=True)
+        assert len({text for _, text in group}) == 3
+
+
+def test_generate_samples_by_seed(run_a, capsys):
+    def sample(seed):
+        with stdin(b"a b c a b\n" * 4):
+            words = ["--do_sample", "--temperature=3", f"--seed={seed}"]
+            return call(capsys, "generate", f"--workdir={run_a}", *words)
+
+    assert sample(1) == sample(1) != sample(2)
+
+
+def test_generate_of_nothing_is_nothing(run_a, capsys):
+    with stdin(b""):
+        assert call(capsys, "generate", f"--workdir={run_a}") == ""
+
+
+def test_generate_leaves_an_old_output_whole_when_it_fails(run_a, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.write_text("old\n")
+    words = [f"--workdir={run_a}", f"--input={tmp_path / 'none'}", f"--output={out}"]
+    assert main(["generate", *words]) == 2
+    assert "cannot read" in capsys.readouterr().err
+    assert out.read_text() == "old\n" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_generate_names_an_unwritable_place(run_a, tmp_path, capsys):
+    with stdin(b"a\n"):
+        assert main(["generate", f"--workdir={run_a}", f"--output={tmp_path}/no/out"]) == 5
+    assert "cannot write" in capsys.readouterr().err
+
+
+# ---- compare -------------------------------------------------------------------------------------
+
+
+def test_compare_finds_the_better_trained_run(run_a, run_b, capsys):
+    said = json.loads(call(capsys, "compare", run_a, run_b, "--metric=chrf", "--json"))
+    scores = [
+        json.loads(call(capsys, "evaluate", f"--workdir={run}", "--json"))["chrf"]
+        for run in (run_a, run_b)
+    ]
+    assert [said["a"]["score"], said["b"]["score"]] == pytest.approx(scores)
+    assert said["difference"]["score"] == pytest.approx(scores[1] - scores[0])
+    assert said["is_real"] and said["verdict"].startswith("b is better")
+
+
+def test_compare_of_a_run_with_itself_is_chance(run_a, capsys):
+    out = call(capsys, "compare", run_a, run_a, "--draws=100")
+    assert "no real difference" in out and "+0.00   95 % +0.00..+0.00" in out
