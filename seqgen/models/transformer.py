@@ -205,8 +205,9 @@ class TransformerDecoder(_Stack):
         layers = layer_list(self.layers, self.cfg.num_layers)
         for layer, old, memory in zip(layers, state.cache, state.memory, strict=True):
             read, attention = layer.enter(x, layer.self_norm), layer.self_attention
-            new = write_cache(old, attention.project_memory(read, positions), positions, real)
-            update, _ = attention.mix(attention.project_query(read, positions), new, mask)
+            query, new = attention.project_self(read, positions)
+            new = write_cache(old, new, positions, real)
+            update, _ = attention.mix(query, new, mask)
             x = layer.leave(x, update, layer.self_norm, None)
             read, attention = layer.enter(x, layer.cross_norm), layer.cross_attention
             query = attention.project_query(read, positions)

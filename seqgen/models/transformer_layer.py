@@ -102,14 +102,7 @@ class TransformerLayer(nnx.Module):
     ) -> Array:
         """[B, T, D] -> [B, T, D]; masks True = may be seen."""
         read = self.enter(x, self.self_norm)
-        update = self.self_attention(
-            read,
-            read,
-            mask,
-            positions=positions,
-            memory_positions=positions,
-            key=fold(key, 0),
-        )
+        update = self.self_attention(read, None, mask, positions=positions, key=fold(key, 0))
         x = self.leave(x, update, self.self_norm, fold(key, 1))
         if self.cross_attention is not None:
             update = self.cross_attention(

@@ -5,15 +5,17 @@ et al. 2023. Arrays stand as [B, N, T, H]: both products are then plain batched 
 """
 
 import dataclasses
+import itertools
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqgen.nn.dense import Dense, batched_matmul
+from seqgen.nn.dense import Dense, dense, dot
 from seqgen.nn.dropout import dropout
-from seqgen.nn.partitioning import constrain
+from seqgen.nn.partitioning import constrain, num_shards
 from seqgen.nn.positions import rotate
 from seqgen.types import Array
 
@@ -30,6 +32,56 @@ class KeyValues:
     values: Array
 
 
+@dataclasses.dataclass(frozen=True)
+class _Options:
+    dropout_rate: float
+    compute_dtype: str
+
+
+def _product(left: Array, right: Array, axes: tuple[int, int], options: _Options) -> Array:
+    """Matrix products over the two leading axes of [B, G, ...], summed over `axes`."""
+    contract = ((axes[0],), (axes[1],))
+    # The CPU has no fast bfloat16 form of small batched products, and converting costs more.
+    on_cpu = jax.default_backend() == "cpu"
+    dtype = "float32" if on_cpu else options.compute_dtype
+    return dot(left, right, contract, ((0, 1), (0, 1)), compute_dtype=dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _attend(
+    query: Array, keys: Array, values: Array, mask: Array, key: Any, options: _Options
+) -> tuple[Array, Array]:
+    return _attend_forward(query, keys, values, mask, key, options)[0]
+
+
+def _attend_forward(
+    query: Array, keys: Array, values: Array, mask: Array, key: Any, options: _Options
+) -> Any:
+    scores = _product(query * query.shape[-1] ** -0.5, keys, (3, 3), options)
+    scores = jnp.where(mask, scores, MASKED_SCORE)
+    exponents = jnp.exp(scores - scores.max(-1, keepdims=True))
+    weights = exponents * (1 / exponents.sum(-1, keepdims=True))
+    mixed = _product(dropout(weights, options.dropout_rate, key), values, (3, 2), options)
+    return (mixed, weights), (query, keys, values, weights, key)
+
+
+def _attend_backward(options: _Options, saved: Any, cotangents: tuple[Array, Array]) -> Any:
+    # The weights are handed out for display; no gradient flows through them.
+    query, keys, values, weights, key = saved
+    d_mixed = cotangents[0]
+    dropped = dropout(weights, options.dropout_rate, key)
+    d_values = _product(dropped, d_mixed, (2, 2), options)
+    d_weights = dropout(_product(d_mixed, values, (3, 3), options), options.dropout_rate, key)
+    d_scores = weights * (d_weights - (weights * d_weights).sum(-1, keepdims=True))
+    scale = query.shape[-1] ** -0.5
+    d_query = _product(d_scores, keys, (3, 2), options) * scale
+    d_keys = _product(d_scores, query, (2, 2), options) * scale
+    return d_query, d_keys, d_values, None, None
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
+
+
 def attend(
     query: Array,
     memory: KeyValues,
@@ -39,7 +91,7 @@ def attend(
     key: Any = None,
     compute_dtype: str = "float32",
 ) -> tuple[Array, Array]:
-    """Softmax-weighted values, and the weights before dropout.
+    """Softmax-weighted values, and the weights before dropout (these carry no gradient).
 
     Args:
       query: [B, N, T, H].
@@ -47,6 +99,7 @@ def attend(
         key/value head n.
       mask: bool, broadcastable to [B, 1, T, S]; True = may be seen.
       dropout_rate, key: dropout on the weights.
+      compute_dtype: operands of the two products (on CPU they are float32 in any case).
 
     Returns:
       mixed [B, N, T, H] and weights [B, N, T, S], both float32. A row that may see nothing gives
@@ -54,14 +107,14 @@ def attend(
     """
     batch, num_heads, query_len, head_dim = query.shape
     num_kv_heads, key_len = memory.keys.shape[1], memory.keys.shape[2]
-    grouped = query.reshape(batch, num_kv_heads, -1, head_dim) * head_dim**-0.5
-    scores = batched_matmul(grouped, memory.keys.swapaxes(2, 3), compute_dtype)
-    scores = scores.reshape(batch, num_heads, query_len, key_len)
-    weights = jax.nn.softmax(jnp.where(mask, scores, MASKED_SCORE), axis=-1)
-    dropped = dropout(weights, dropout_rate, key)
-    dropped = dropped.reshape(batch, num_kv_heads, -1, key_len)
-    mixed = batched_matmul(dropped, memory.values, compute_dtype)
-    return mixed.reshape(query.shape), weights
+    group = num_heads // num_kv_heads
+    query = query.reshape(batch, num_kv_heads, group * query_len, head_dim)
+    if group > 1 and mask.shape[2] > 1:
+        mask = jnp.tile(mask, (1, 1, group, 1))
+    options = _Options(dropout_rate, compute_dtype)
+    mixed, weights = _attend(query, memory.keys, memory.values, mask, key, options)
+    shape = (batch, num_heads, query_len)
+    return mixed.reshape(*shape, head_dim), weights.reshape(*shape, key_len)
 
 
 class Attention(nnx.Module):
@@ -111,6 +164,17 @@ class Attention(nnx.Module):
         self.value = project(memory_dim, kv_dim, ("embed", "heads"))
         self.out = project(query_dim, query_dim, ("heads", "embed"))
 
+    def _project(self, x: Array, layers: tuple[Dense, ...]) -> list[Array]:
+        """Several projections of `x` as one product, unless heads are cut over devices."""
+        if len(layers) == 1 or num_shards("heads") > 1:
+            return [layer(x) for layer in layers]
+        kernel = jnp.concatenate([layer.kernel[...] for layer in layers], axis=1)
+        biases = [layer.bias[...] for layer in layers if layer.bias is not None]
+        bias = jnp.concatenate(biases) if biases else None
+        joint = dense(x, kernel, bias, compute_dtype=self.compute_dtype)
+        cuts = list(itertools.accumulate(layer.kernel.shape[1] for layer in layers))
+        return jnp.split(joint, cuts[:-1], axis=-1)
+
     def _heads(self, x: Array, num_heads: int) -> Array:
         """[B, T, num_heads * H] -> [B, num_heads, T, H]."""
         x = x.reshape(*x.shape[:2], num_heads, self.head_dim).swapaxes(1, 2)
@@ -118,14 +182,26 @@ class Attention(nnx.Module):
 
     def project_query(self, x: Array, positions: Array) -> Array:
         """[B, T, D] -> [B, N, T, H]; `positions` int32 [B, T] matter to rotary attention only."""
-        query = self._heads(self.query(x), self.num_heads)
+        return self._place_query(self.query(x), positions)
+
+    def _place_query(self, projected: Array, positions: Array) -> Array:
+        query = self._heads(projected, self.num_heads)
         return rotate(query, positions) if self.rotary else query
+
+    def _place_memory(self, keys: Array, values: Array, positions: Array) -> KeyValues:
+        keys = self._heads(keys, self.num_kv_heads)
+        values = self._heads(values, self.num_kv_heads)
+        return KeyValues(rotate(keys, positions) if self.rotary else keys, values)
 
     def project_memory(self, memory: Array, positions: Array) -> KeyValues:
         """[B, S, E] -> keys and values [B, num_kv_heads, S, H]."""
-        keys = self._heads(self.key(memory), self.num_kv_heads)
-        values = self._heads(self.value(memory), self.num_kv_heads)
-        return KeyValues(rotate(keys, positions) if self.rotary else keys, values)
+        keys, values = self._project(memory, (self.key, self.value))
+        return self._place_memory(keys, values, positions)
+
+    def project_self(self, x: Array, positions: Array) -> tuple[Array, KeyValues]:
+        """Query, and keys and values, of one sequence [B, T, D] by one product."""
+        query, keys, values = self._project(x, (self.query, self.key, self.value))
+        return self._place_query(query, positions), self._place_memory(keys, values, positions)
 
     def mix(
         self, query: Array, memory: KeyValues, mask: Array, *, key: Any = None
@@ -145,16 +221,21 @@ class Attention(nnx.Module):
     def __call__(
         self,
         x: Array,
-        memory: Array,
+        memory: Array | None,
         mask: Array,
         *,
         positions: Array,
-        memory_positions: Array,
+        memory_positions: Array | None = None,
         key: Any = None,
     ) -> Array:
-        """[B, T, D] attending over memory [B, S, E] -> [B, T, D]."""
-        query = self.project_query(x, positions)
-        return self.mix(query, self.project_memory(memory, memory_positions), mask, key=key)[0]
+        """[B, T, D] attending over memory [B, S, E], or over itself (None), -> [B, T, D]."""
+        if memory is None:
+            query, key_values = self.project_self(x, positions)
+        else:
+            assert memory_positions is not None
+            query = self.project_query(x, positions)
+            key_values = self.project_memory(memory, memory_positions)
+        return self.mix(query, key_values, mask, key=key)[0]
 
 
 def init_cache(rows: int, num_kv_heads: int, max_len: int, head_dim: int) -> KeyValues:

@@ -76,25 +76,30 @@ def weight_gradient(x: Array, dy: Array, *, compute_dtype: str) -> Array:
     return dot(row_major(rows.T), dy_rows, ((1,), (0,)), compute_dtype=compute_dtype)
 
 
+def _operand(x: Array, compute_dtype: str) -> Array:
+    """`x` as rows [tokens, width] in the operands' dtype, made once for all products with it."""
+    return x.reshape(-1, x.shape[-1]).astype(compute_dtype)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _dense(x: Array, kernel: Array, bias: Array | None, compute_dtype: str) -> Array:
-    y = dot(x, kernel, ((x.ndim - 1,), (0,)), compute_dtype=compute_dtype)
-    return y if bias is None else y + bias
+    return _dense_forward(x, kernel, bias, compute_dtype)[0]
 
 
 def _dense_forward(x: Array, kernel: Array, bias: Array | None, compute_dtype: str) -> Any:
-    y = _dense(x, kernel, bias, compute_dtype)
-    if compute_dtype == "bfloat16":
-        x = x.astype(jnp.bfloat16)
-    return y, (x, kernel, bias is not None)
+    rows = _operand(x, compute_dtype)
+    y = dot(rows, kernel, ((1,), (0,)), compute_dtype=compute_dtype)
+    y = y.reshape(*x.shape[:-1], kernel.shape[1])
+    return (y if bias is None else y + bias), (rows, kernel, bias is not None)
 
 
 def _dense_backward(compute_dtype: str, saved: Any, dy: Array) -> Any:
-    x, kernel, has_bias = saved
-    dx = dot(dy, kernel, ((dy.ndim - 1,), (1,)), compute_dtype=compute_dtype)
-    d_kernel = weight_gradient(x, dy, compute_dtype=compute_dtype)
+    rows, kernel, has_bias = saved
+    dy_rows = _operand(dy, compute_dtype)
+    dx = dot(dy_rows, kernel, ((1,), (1,)), compute_dtype=compute_dtype)
+    d_kernel = weight_gradient(rows, dy_rows, compute_dtype=compute_dtype)
     d_bias = dy.sum(tuple(range(dy.ndim - 1)), dtype=jnp.float32) if has_bias else None
-    return dx, d_kernel, d_bias
+    return dx.reshape(*dy.shape[:-1], kernel.shape[0]), d_kernel, d_bias
 
 
 _dense.defvjp(_dense_forward, _dense_backward)

@@ -1,11 +1,65 @@
-"""Normalisation over the last axis, in float32 with a scale that starts at one."""
+"""Normalisation over the last axis, in float32 with a scale that starts at one.
 
+The gradients are written by hand: plain differentiation keeps several arrays of the input's size
+for each norm, this keeps the input and one number a vector.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
 from seqgen.nn.parameters import param
 from seqgen.types import Array
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _layer_norm(x: Array, scale: Array, bias: Array | None, epsilon: float) -> Array:
+    return _layer_norm_forward(x, scale, bias, epsilon)[0]
+
+
+def _layer_norm_forward(x: Array, scale: Array, bias: Array | None, epsilon: float) -> Any:
+    mean = x.mean(-1, keepdims=True)
+    inverse = lax.rsqrt(jnp.square(x - mean).mean(-1, keepdims=True) + epsilon)
+    y = (x - mean) * inverse * scale
+    return (y if bias is None else y + bias), (x, mean, inverse, scale, bias is not None)
+
+
+def _layer_norm_backward(epsilon: float, saved: Any, dy: Array) -> Any:
+    x, mean, inverse, scale, has_bias = saved
+    leading = tuple(range(x.ndim - 1))
+    unit = (x - mean) * inverse
+    d_unit = dy * scale
+    along = (d_unit * unit).mean(-1, keepdims=True)
+    dx = (d_unit - d_unit.mean(-1, keepdims=True) - unit * along) * inverse
+    return dx, (dy * unit).sum(leading), dy.sum(leading) if has_bias else None
+
+
+_layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _rms_norm(x: Array, scale: Array, epsilon: float) -> Array:
+    return _rms_norm_forward(x, scale, epsilon)[0]
+
+
+def _rms_norm_forward(x: Array, scale: Array, epsilon: float) -> Any:
+    inverse = lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + epsilon)
+    return x * inverse * scale, (x, inverse, scale)
+
+
+def _rms_norm_backward(epsilon: float, saved: Any, dy: Array) -> Any:
+    x, inverse, scale = saved
+    unit = x * inverse
+    d_unit = dy * scale
+    dx = (d_unit - unit * (d_unit * unit).mean(-1, keepdims=True)) * inverse
+    return dx, (dy * unit).sum(tuple(range(x.ndim - 1)))
+
+
+_rms_norm.defvjp(_rms_norm_forward, _rms_norm_backward)
 
 
 class LayerNorm(nnx.Module):
@@ -17,10 +71,8 @@ class LayerNorm(nnx.Module):
         self.epsilon = epsilon
 
     def __call__(self, x: Array) -> Array:
-        centred = x - x.mean(-1, keepdims=True)
-        variance = jnp.square(centred).mean(-1, keepdims=True)
-        y = centred * lax.rsqrt(variance + self.epsilon) * self.scale[...]
-        return y if self.bias is None else y + self.bias[...]
+        bias = None if self.bias is None else self.bias[...]
+        return _layer_norm(x, self.scale[...], bias, self.epsilon)
 
 
 class RMSNorm(nnx.Module):
@@ -31,8 +83,7 @@ class RMSNorm(nnx.Module):
         self.epsilon = epsilon
 
     def __call__(self, x: Array) -> Array:
-        mean_square = jnp.square(x).mean(-1, keepdims=True)
-        return x * lax.rsqrt(mean_square + self.epsilon) * self.scale[...]
+        return _rms_norm(x, self.scale[...], self.epsilon)
 
 
 def build_norm(kind: str, dim: int, *, use_bias: bool = True) -> LayerNorm | RMSNorm:

@@ -71,6 +71,15 @@ def spec_for(
     return PartitionSpec(*entries)
 
 
+def num_shards(name: str) -> int:
+    """Into how many pieces the mesh in force cuts the logical axis `name`; 1 without a mesh."""
+    current = _CURRENT.get()
+    if current is None:
+        return 1
+    mesh, rules = current
+    return math.prod(mesh.shape.get(axis, 1) for axis in rules.get(name, ()))
+
+
 def constrain(x: Array, axes: Sequence[str | None]) -> Array:
     """`x`, pinned to the mesh in force along its logical `axes`; itself without a mesh."""
     current = _CURRENT.get()
