@@ -27,8 +27,9 @@ names only what differs from the defaults below, and `tiny()`, the same experime
     seqgen show  --config=FILE.py [--diff=OTHER] [--explain] [--json]
 
 - Every field can be overridden, whether the file mentions it or not. `--config.a.b` and
-  `--noconfig.a.b` set booleans, `none` empties an optional field, `"('bleu', 'ter')"` is a tuple.
-- `model.encoder` and `model.decoder` come in variants, chosen by `kind`. Overriding `kind` exchanges
+  `--noconfig.a.b` set booleans, `none` empties an optional field, `bleu,ter` fills a tuple and `()`
+  empties it.
+- `model.encoder` and `model.decoder` come in variants, chosen by `kind`. Overriding `kind` changes
   the variant: fields that both have keep the file's values; a field that only the old one has and
   the file sets is refused by name, and the message holds a command that replaces the whole node:
   `--config.model.encoder="{'kind': 'lstm', 'num_layers': 2}"`.

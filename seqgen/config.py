@@ -224,6 +224,8 @@ def _parse(
         if leaf.optional and texts[-1].lower() == "none":
             emptied.append(path)
             continue
+        if leaf.element is not None:
+            texts = [_tuple_text(leaf, texts[-1])]
         words = ["seqgen", *(f"--config.{path}={text}" for text in texts)]
         holder = flags.FlagValues()
         config_flags.DEFINE_config_dict("config", filled, flag_values=holder, sys_argv=words)
@@ -231,13 +233,22 @@ def _parse(
             holder(words)
         except (flags.Error, ValueError, TypeError, SyntaxError) as error:
             now = config_schema.value_at(current, path)
+            typed_text = dict(typed)[path]
             raise config_schema.bad_value(
-                leaf, texts[-1], path=path, origin=origin, now=now
+                leaf, typed_text, path=path, origin=origin, now=now
             ) from error
     result = filled.to_dict()
     for path in emptied:
         result = _with_node(result, path, None)
     return result
+
+
+def _tuple_text(leaf: Leaf, text: str) -> str:
+    """`bleu,ter` and `1,2` as the Python tuples that config_flags reads; others as they are."""
+    if text.lstrip().startswith(("(", "[", "'", '"')):
+        return text
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    return f"({''.join(f'{part!r},' if leaf.element is str else f'{part},' for part in parts)})"
 
 
 def _with_placeholders(cfg: Any) -> dict[str, Any]:

@@ -67,9 +67,11 @@ class Leaf:
 
     def __str__(self) -> str:
         """Short form for messages: 'int, 1..256', 'one of post, pre'."""
-        name = f"{self.element.__name__}s, comma-separated" if self.element else self.type.__name__
+        several = "comma-separated" if self.element else ""
+        name = f"{several} {self.element.__name__}s" if self.element else self.type.__name__
         if self.choices is not None:
-            name = f"one of {', '.join(str(choice) for choice in self.choices)}"
+            listed = ", ".join(str(choice) for choice in self.choices)
+            name = f"{several}, of {listed}" if several else f"one of {listed}"
             name += " or module:name" if self.open_choices else ""
         elif self.minimum is not None and self.maximum is not None:
             name += f", {show(self.minimum)}..{show(self.maximum)}"
@@ -348,7 +350,7 @@ def show(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (tuple, list)):
-        return "(" + ", ".join(show(item) for item in value) + ("," * (len(value) == 1)) + ")"
+        return ",".join(show(item) for item in value) or "()"
     if isinstance(value, str):
         return value if value and " " not in value else repr(value)
     return repr(value)

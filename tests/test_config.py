@@ -117,6 +117,25 @@ def test_overrides_reach_leaves_that_the_file_does_not_mention():
     assert cfg.evaluation.metrics == ("bleu", "ter")
 
 
+@pytest.mark.parametrize(
+    ("text", "metrics"),
+    [
+        ("bleu,ter", ("bleu", "ter")),
+        ("('bleu', 'ter')", ("bleu", "ter")),
+        ("bleu", ("bleu",)),
+        ("['bleu']", ("bleu",)),
+        ("", ()),
+        ("()", ()),
+    ],
+)
+def test_tuples_in_every_spelling(text, metrics):
+    cfg = config.override(BASE, [f"--config.evaluation.metrics={text}"])
+    assert cfg.evaluation.metrics == metrics
+    shown = config_schema.show(metrics)
+    again = config.override(BASE, [f"--config.evaluation.metrics={shown}"])
+    assert again == cfg, "what show prints can be typed"
+
+
 def test_none_is_for_optional_fields_only():
     data = {"model": {"encoder": {"num_kv_heads": 2}}}
     cfg = config.override(data, ["--config.model.encoder.num_kv_heads=none"])
@@ -168,6 +187,10 @@ error: bad value for  model.encoder.kind: lstn
   you typed      --config.model.encoder.kind=lstn
   did you mean   lstm
   it takes       one of transformer, simple, lstm, gru""",
+    "--config.evaluation.metrics=bleu,rouge": """\
+error: bad value for  evaluation.metrics: bleu,rouge
+  you typed      --config.evaluation.metrics=bleu,rouge
+  it takes       comma-separated, of bleu, chrf, ter, exact_match   (now bleu,chrf,exact_match)""",
     "--config.model=tiny": """\
 error: model holds further keys; to replace it whole, give them as a dict
   you typed      --config.model=tiny

@@ -7,6 +7,7 @@ import pathlib
 from typing import Any
 
 from seqgen.cli.arguments import add_verb, parse_checkpoint, require_run
+from seqgen.cli.counter import line_counter
 from seqgen.cli.evaluate import add_search_arguments, search_options
 from seqgen.errors import ConfigError
 
@@ -47,10 +48,18 @@ def run(args: argparse.Namespace) -> int:
     from seqgen.evaluation import significance
 
     options = search_options(args)
-    results = [
-        experiment.evaluate(path, split=args.split, checkpoint=checkpoint, overrides=options)
-        for path in runs
-    ]
+    results = []
+    for path in runs:
+        with line_counter(f"{path}: decoded") as progress:
+            results.append(
+                experiment.evaluate(
+                    path,
+                    split=args.split,
+                    checkpoint=checkpoint,
+                    overrides=options,
+                    progress=progress,
+                )
+            )
     (report, examples, hypotheses_a), (_, examples_b, hypotheses_b) = results
     if examples != examples_b:
         raise ConfigError(

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from seqgen.cli.arguments import add_run_arguments, add_verb, parse_checkpoint, require_run
+from seqgen.cli.counter import line_counter
 from seqgen.cli.text_files import one_line, output
 from seqgen.errors import ConfigError
 
@@ -78,9 +79,14 @@ def run(args: argparse.Namespace) -> int:
 
     cfg = config.read_json(workdir / "config.json")
     options = search_options(args)
-    report, examples, hypotheses = experiment.evaluate(
-        workdir, split=args.split, checkpoint=checkpoint, overrides=options
-    )
+    with line_counter("decoded") as progress:
+        report, examples, hypotheses = experiment.evaluate(
+            workdir,
+            split=args.split,
+            checkpoint=checkpoint,
+            overrides=options,
+            progress=progress,
+        )
     facts = {"run": cfg.name, "checkpoint": checkpoint, **beam_facts(cfg, options)}
     result = {**report, **facts}
     sources, references = ([example[side] for example in examples] for side in ("source", "target"))

@@ -1,10 +1,10 @@
 """`seqgen generate`: lines of text in, lines of text out, in order."""
 
 import argparse
-import sys
 from typing import Any
 
 from seqgen.cli.arguments import add_run_arguments, add_verb, parse_checkpoint, require_run
+from seqgen.cli.counter import line_counter
 from seqgen.cli.evaluate import add_search_arguments, search_options
 from seqgen.cli.text_files import one_line, output, read_lines
 
@@ -62,13 +62,10 @@ def run(args: argparse.Namespace) -> int:
     from seqgen import experiment
 
     generator = experiment.load(workdir, checkpoint=checkpoint)
-    talks = sys.stderr.isatty() and args.output != "-"
-
-    def progress(count: int) -> None:
-        if talks:
-            print(f"\r{count:,} lines", end="", file=sys.stderr, flush=True)
-
-    with output(args.output) as file:
+    with (
+        output(args.output) as file,
+        line_counter("answered", enabled=args.output != "-") as progress,
+    ):
         answers = generator.stream(read_lines(args.input), progress=progress, **options)
         for hypotheses in answers:
             for hypothesis in hypotheses:
@@ -76,6 +73,4 @@ def run(args: argparse.Namespace) -> int:
                 file.write(f"{score}{one_line(hypothesis.text)}\n")
             if args.output == "-":
                 file.flush()
-    if talks:
-        print(file=sys.stderr)
     return 0

@@ -10,6 +10,7 @@ import argparse
 import difflib
 import errno
 import importlib
+import logging
 import os
 import pathlib
 import sys
@@ -49,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return args
         verbosity = getattr(args, "verbose", 0)
         workdir = getattr(args, "workdir", None)
+        if verbosity:
+            logging.basicConfig(level=logging.INFO, stream=sys.stderr)
         code = args.run(args)
         sys.stdout.flush()
         return code
