@@ -19,7 +19,7 @@ def fold(*values: int) -> int:
     state = np.zeros(1, np.uint64)
     for value in values:
         with np.errstate(over="ignore"):
-            state = mixed(state + _GOLDEN + np.uint64(value & (2**64 - 1)))
+            state = mixed(state + _GOLDEN + np.uint64(int(value) & (2**64 - 1)))
     return int(state[0])
 
 

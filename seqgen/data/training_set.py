@@ -14,7 +14,8 @@ from seqgen.data.token_cache import TokenizedSplit
 from seqgen.errors import DataError
 from seqgen.types import Batch
 
-SAMPLING_MARGIN = 1.25  # room that a plan leaves for segmentations longer than the best
+SAMPLING_ROOM = 0.75  # a plan leaves room for this share of the sampled segmentations
+_PROBES = 200
 SAMPLING_TRIES = 4
 MAX_EVAL_BUCKETS = 4
 
@@ -81,10 +82,11 @@ class TrainingSet:
                 ],
             )
         source_lens, target_lens = (lens[self._examples] for lens in limited_lens(ids, cfg))
-        if sample is not None:
-            source_lens = _room(source_lens, cfg.max_source_len)
-            target_lens = _room(target_lens, cfg.max_target_len)
         self._lens = source_lens, target_lens
+        self._growth = (1.0, 1.0)
+        if sample is not None:
+            self._growth = self._probe(sample, 0), self._probe(sample, 1)
+            self._lens = self._room(source_lens, 0), self._room(target_lens, 1)
 
     def plan(self, *, rows_multiple: int, seed: int) -> Plan:
         """The batches of every epoch."""
@@ -112,7 +114,7 @@ class TrainingSet:
         return self._plans[key]
 
     def pad_fraction(self, plan: Plan) -> float:
-        """Share of padding over an epoch."""
+        """Share of padding over an epoch (by the best segmentations if they are sampled)."""
         source_lens, target_lens = limited_lens(self._ids, self._cfg)
         real = source_lens[self._examples].sum() + target_lens[self._examples].sum()
         return round(1.0 - float(real) / plan.epoch_size, 4)
@@ -130,10 +132,9 @@ class TrainingSet:
         """A segmentation of this epoch; the best one if none drawn keeps to the planned room."""
         assert self._sample is not None
         best = pair_ids(self._ids, example, self._cfg)
-        limits = self._cfg.max_source_len, self._cfg.max_target_len
         chosen: list[Any] = list(best)
         for side in (0, 1):
-            room = int(_room(np.array([len(best[side]) + 1]), limits[side])[0]) - 1
+            room = int(self._room(np.array([len(best[side]) + 1]), side)[0]) - 1
             for attempt in range(SAMPLING_TRIES):
                 key = order.fold(seed, epoch, example, side, attempt)
                 drawn = self._sample(example, side, key)
@@ -142,10 +143,16 @@ class TrainingSet:
                     break
         return chosen[0], chosen[1]
 
+    def _probe(self, sample: Sample, side: int) -> float:
+        """By which factor sampled segmentations of a side are longer, seen on some examples."""
+        picked = order.permutation(len(self._examples), 0, side)[:_PROBES]
+        drawn = [len(sample(int(self._examples[i]), side, int(i))) + 1 for i in picked]
+        return max(1.0, float(np.quantile(drawn / self._lens[side][picked], SAMPLING_ROOM)))
 
-def _room(lens: np.ndarray, limit: int) -> np.ndarray:
-    """Lengths that a plan sets aside for sampled segmentations."""
-    return np.minimum(np.ceil(lens * SAMPLING_MARGIN).astype(np.int64) + 1, limit)
+    def _room(self, lens: np.ndarray, side: int) -> np.ndarray:
+        """Lengths that the plan sets aside for sampled segmentations of best lengths `lens`."""
+        limit = (self._cfg.max_source_len, self._cfg.max_target_len)[side]
+        return np.minimum(np.ceil(lens * self._growth[side]).astype(np.int64), limit)
 
 
 def eval_plan(ids: TokenizedSplit, cfg: DataConfig, *, count: int, rows_multiple: int) -> Plan:
