@@ -82,7 +82,7 @@ def test_sgd_equals_optax(momentum):
 def test_adafactor_equals_optax_and_keeps_factors_only_for_large_matrices():
     cfg = OptimizerConfig(name="adafactor", learning_rate=0.05, schedule="constant")
     reference = optax.adafactor(0.05)
-    ours, state = run(build_optimizer(cfg, num_steps=10))
+    ours, _ = run(build_optimizer(cfg, num_steps=10))
     assert_close(ours, run(reference)[0], tolerance=1e-5)
     large = {"kernel": jnp.ones((256, 384))}
     sizes = [leaf.size for leaf in jax.tree.leaves(build_optimizer(cfg, num_steps=1).init(large))]

@@ -1,0 +1,87 @@
+import functools
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+from test_step import LINEAR, setup
+from toy_training import toy_batch, toy_definition
+
+from seqgen.errors import ConfigError
+from seqgen.training.config import MeshConfig, OptimizerConfig
+from seqgen.training.optimizer import build_optimizer
+from seqgen.training.sharding import Layout, mesh_rules, rows_multiple
+from seqgen.training.state import abstract_state, flatten
+
+EIGHT = MeshConfig(data=2, fsdp=2, tensor=2)
+
+
+MESHES = {"one": MeshConfig(), "mixed": EIGHT, "data": MeshConfig(data=8)}
+
+
+@functools.cache
+def two_steps(mesh):
+    """The state and losses after two steps with dropout, and the compile reports."""
+    reports = []
+    step, state = setup(mesh_cfg=MESHES[mesh], optimizer_cfg=LINEAR, reports=reports)
+    losses = []
+    for index in range(2):
+        state, metrics = step(state, [toy_batch(index)])
+        losses.append(float(metrics["loss"]))
+    return state, losses, reports
+
+
+@pytest.mark.parametrize("mesh", ["mixed", "data"])
+def test_eight_devices_equal_one_with_dropout_on(mesh):
+    one, losses_one, _ = two_steps("one")
+    eight, losses_eight, reports = two_steps(mesh)
+    np.testing.assert_allclose(losses_one, losses_eight, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(eight.params), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    assert len(reports) == 1, "the second step compiled again"
+
+
+def test_parameters_and_moments_are_really_cut():
+    state, _, _ = two_steps("mixed")
+    kernel = flatten(state.params)["kernel"]
+    assert kernel.sharding.spec == P("fsdp", "tensor")
+    assert kernel.addressable_shards[0].data.size == kernel.size // 4
+    moments = [leaf for path, leaf in flatten(state.opt_state).items() if path.endswith("/kernel")]
+    assert len(moments) == 1, "the momentum"
+    for moment in moments:
+        assert moment.sharding.is_equivalent_to(kernel.sharding, 2)
+
+
+def test_shardings_follow_paths_even_between_equal_shapes():
+    """Two parameters of one shape and different axes keep their own layouts in the moments."""
+    definition = toy_definition()
+    optimizer = build_optimizer(OptimizerConfig(), num_steps=1)
+    abstract = abstract_state(definition, optimizer, layout=Layout.of(EIGHT), use_ema=True)
+    wanted = {path: leaf.sharding for path, leaf in flatten(abstract.params).items()}
+    for part in (abstract.opt_state, abstract.ema):
+        for path, leaf in flatten(part).items():
+            name = path.rsplit("/", 1)[-1]
+            if name in wanted:
+                assert leaf.sharding == wanted[name], path
+
+
+def test_too_few_devices_say_so():
+    with pytest.raises(ConfigError, match="64 devices"):
+        Layout.of(MeshConfig(data=64))
+
+
+def test_rules_are_changed_by_name():
+    rules = mesh_rules(MeshConfig(rules=("embed=fsdp,tensor", "vocab=")))
+    assert rules["embed"] == ("fsdp", "tensor")
+    assert rules["vocab"] == ()
+    assert rules["mlp"] == ("tensor",)
+
+
+@pytest.mark.parametrize("rule", ["embd=fsdp", "embed=tenser", "embed"])
+def test_bad_rules_are_refused(rule):
+    with pytest.raises(ConfigError, match="did you mean"):
+        mesh_rules(MeshConfig(rules=(rule,)))
+
+
+def test_rows_divide_over_data_and_fsdp():
+    assert rows_multiple(MeshConfig(data=2, fsdp=4, tensor=8)) == 8
