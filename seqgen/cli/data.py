@@ -35,10 +35,10 @@ def add_parser(subparsers: Any) -> None:
         "--dir", required=True, type=Path, help="holds <split>.<language> or <split>.<language>.gz"
     )
     check.add_argument(
-        "--source_lang", required=True, metavar="LANG", help="file ending of the source side"
+        "--source_lang", default="en", metavar="LANG", help="source file ending (default en)"
     )
     check.add_argument(
-        "--target_lang", required=True, metavar="LANG", help="file ending of the target side"
+        "--target_lang", default="de", metavar="LANG", help="target file ending (default de)"
     )
     check.add_argument(
         "--fix", type=Path, metavar="OUT", help="write a clean copy and ledger.jsonl to OUT"

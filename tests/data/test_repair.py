@@ -184,6 +184,7 @@ def test_gz_stays_gz_and_a_truncated_one_loses_its_cut_line(corpus, tmp_path):
     assert all(truth[source] == target for source, target in pairs)
     assert_adds_up(corpus, out, fixes)
     first = (out / "train.en.gz").read_bytes()
+    assert first[4:8] == bytes(4), "no time stamp: the same rows give the same bytes"
     fix(corpus, tmp_path / "again")
     assert (tmp_path / "again" / "train.en.gz").read_bytes() == first
 
