@@ -10,6 +10,7 @@ from seqgen.decoding.constraints import constrain_logits
 from seqgen.decoding.hypotheses import Hypotheses
 from seqgen.decoding.length_penalty import best_attainable_score, length_penalty
 from seqgen.decoding.stepping import next_logits, write_tokens
+from seqgen.decoding.top_tokens import top_tokens
 from seqgen.models.base import Decodable
 from seqgen.types import EOS_ID, PAD_ID, Array, Encoded, PyTree
 
@@ -113,7 +114,7 @@ def _best_continuations(
     batch, beams, vocab = logits.shape
     normalizers = jax.nn.logsumexp(logits, axis=-1)
     logits = constrain_logits(logits, state.position, limits, values=values)
-    best, tokens = jax.lax.top_k(logits, min(beams + 1, vocab))
+    best, tokens = top_tokens(logits, min(beams + 1, vocab))
     gains = jnp.minimum(best - normalizers[:, :, None], 0.0)
     gains = jnp.where(jnp.isnan(gains), -jnp.inf, gains)
     totals = (state.live_log_probs[:, :, None] + gains).reshape(batch, -1)
