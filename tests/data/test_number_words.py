@@ -116,6 +116,15 @@ def test_words_shared_across_splits_give_way(monkeypatch):
         numbers=np.array([107, 33]), reserved=np.array([7]), source_lang="en", target_lang="xx"
     )
     assert source[0] == source[1] == {"source": "en33", "target": "xx33"}
+    # One shared side is enough.
+    monkeypatch.setattr(
+        "seqgen.data.number_words.spell",
+        lambda number, lang: str(number if lang == "en" else number % 100),
+    )
+    source = NumberWords(
+        numbers=np.array([107, 33]), reserved=np.array([7]), source_lang="en", target_lang="xx"
+    )
+    assert source[0] == {"source": "33", "target": "33"}
     hopeless = NumberWords(
         numbers=np.array([107]), reserved=np.array([7]), source_lang="en", target_lang="xx"
     )
