@@ -41,7 +41,7 @@ names only what differs from the defaults below, and `tiny()`, the same experime
 
 def main() -> int:
     """Write the file, or compare it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing, compare")
     args = parser.parse_args()
     text = reference()

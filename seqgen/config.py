@@ -18,8 +18,9 @@ from typing import Any
 from absl import flags
 from ml_collections import config_dict, config_flags
 
-from seqgen import config_checks, config_file, config_schema
-from seqgen.config_schema import Leaf, Node, Origin, labelled
+from seqgen import config_checks, config_conversion, config_file, config_schema
+from seqgen.config_conversion import Origin, labelled
+from seqgen.config_schema import Leaf, Node
 from seqgen.data.config import DataConfig, TokenizerConfig
 from seqgen.decoding.config import DecodeConfig
 from seqgen.errors import ConfigError
@@ -50,7 +51,7 @@ def from_dict(data: Mapping[str, Any], *, origin: Origin | None = None) -> Confi
     Raises:
       ConfigError: unknown key, wrong type, value out of range, or settings that contradict.
     """
-    cfg = config_schema.from_dict(Config, data, origin=origin)
+    cfg = config_conversion.from_dict(Config, data, origin=origin)
     config_checks.check(cfg)
     return cfg
 
@@ -92,6 +93,19 @@ def read_json(path: pathlib.Path) -> Config:
     return from_json(text, place=str(path))
 
 
+def load_stored(path: pathlib.Path, overrides: Sequence[str] = ()) -> Config:
+    """The `Config` of a run's config.json, with overrides.
+
+    Raises:
+      ConfigError: see `read_json` and `load`.
+    """
+    cfg = read_json(path)
+    if not overrides:
+        return cfg
+    place = labelled("written in", str(path))
+    return override(config_schema.to_dict(cfg), overrides, place=place)
+
+
 def digest(cfg: Any) -> str:
     """SHA-256 (hex) of a config dataclass, independent of the order of its fields."""
     text = json.dumps(
@@ -127,16 +141,16 @@ def override(data: Mapping[str, Any], overrides: Sequence[str] = (), *, place: s
     texts = {path: word for (path, _), word in zip(typed, overrides, strict=True)}
     tree: dict[str, Any] = config_dict.ConfigDict(dict(data)).to_dict()
     plain = Origin(place=place)
-    current = config_schema.from_dict(Config, tree, origin=plain)
+    current = config_conversion.from_dict(Config, tree, origin=plain)
     for path, text in typed:
         tree = _exchange(tree, current, path, text, origin=Origin(place, texts, current))
-        current = config_schema.from_dict(Config, tree, origin=plain)
+        current = config_conversion.from_dict(Config, tree, origin=plain)
     known = {path: leaf for path, leaf, _ in config_schema.leaves(current)}
     inner = {path for path, _, _ in config_schema.nodes(current)}
     origin = Origin(place, texts, current)
     for path, _ in typed:
         if path not in known and path not in inner:
-            raise config_schema.unknown_key(path, current, origin=origin)
+            raise config_conversion.unknown_key(path, current, origin=origin)
     values = _parse([(p, t) for p, t in typed if p in known], known, current, origin)
     return from_dict(values, origin=Origin(place, texts, current))
 
@@ -165,7 +179,7 @@ def _exchange(
     if last != "kind" or parent not in inner or len(inner[parent][0].variants) == 1:
         return data
     node, before = inner[parent]
-    after = config_schema.pick_variant(node, {"kind": text}, before, path=parent, origin=origin)
+    after = config_conversion.pick_variant(node, {"kind": text}, before, path=parent, origin=origin)
     if after is type(before):
         return data
     given = _node_at(data, parent)
@@ -234,7 +248,7 @@ def _parse(
         except (flags.Error, ValueError, TypeError, SyntaxError) as error:
             now = config_schema.value_at(current, path)
             typed_text = dict(typed)[path]
-            raise config_schema.bad_value(
+            raise config_conversion.bad_value(
                 leaf, typed_text, path=path, origin=origin, now=now
             ) from error
     result = filled.to_dict()

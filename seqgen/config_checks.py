@@ -7,7 +7,7 @@ and is probably not meant.
 
 from typing import Any
 
-from seqgen.config_schema import labelled
+from seqgen.config_conversion import labelled
 from seqgen.errors import ConfigError
 from seqgen.types import nearest
 

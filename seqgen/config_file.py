@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from seqgen.config_schema import labelled
+from seqgen.config_conversion import labelled
 from seqgen.errors import ConfigError
 from seqgen.types import nearest
 

@@ -46,11 +46,11 @@ def run(args: argparse.Namespace) -> int:
         )
     import json
 
-    from seqgen import config, config_checks, config_schema
+    from seqgen import config, config_checks
 
-    cfg = _resolve(args.config or str(args.workdir), args.overrides, config, config_schema)
+    cfg = _resolve(args.config or str(args.workdir), args.overrides, config)
     if args.diff is not None:
-        other = _resolve(args.diff, [], config, config_schema)
+        other = _resolve(args.diff, [], config)
         rows = differences(cfg, other)
         if args.json:
             print(json.dumps({path: [a, b] for path, a, b in rows}, allow_nan=False))
@@ -67,17 +67,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _resolve(source: str, overrides: list[str], config: Any, config_schema: Any) -> Any:
-    """A `Config` from `FILE.py[:arg]` or from a run directory, with overrides."""
+def _resolve(source: str, overrides: list[str], config: Any) -> Any:
+    """A `Config` from `FILE.py[:arg]`, a run directory or a config.json, with overrides."""
     if source.partition(":")[0].endswith(".py"):
         return config.load(source, overrides)
     path = pathlib.Path(source)
     stored = path if path.suffix == ".json" else require_run(path) / "config.json"
-    cfg = config.read_json(stored)
-    if not overrides:
-        return cfg
-    place = config_schema.labelled("written in", str(stored))
-    return config.override(config_schema.to_dict(cfg), overrides, place=place)
+    return config.load_stored(stored, overrides)
 
 
 def differences(cfg: Any, other: Any) -> list[tuple[str, Any, Any]]:

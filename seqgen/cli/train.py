@@ -49,14 +49,12 @@ def run(args: argparse.Namespace) -> int:
                 f"--workdir={args.workdir}",
             ],
         )
-    from seqgen import config, config_checks, config_schema, experiment
+    from seqgen import config, config_checks, experiment
 
     if args.config is not None:
         cfg = config.load(args.config, args.overrides)
     else:
-        data = config_schema.to_dict(config.read_json(stored))
-        place = config_schema.labelled("written in", str(stored))
-        cfg = config.override(data, args.overrides, place=place)
+        cfg = config.load_stored(stored, args.overrides)
     for note in config_checks.notes(cfg):
         print(f"note: {note}", file=sys.stderr)
     given = [f"--config={args.config}"] if args.config is not None else []

@@ -93,10 +93,6 @@ error: seqgen generate takes no further argument: extra
 error: seqgen show needs --config=FILE.py or --workdir=RUN, and not both
   try            seqgen show --config=configs/quickstart.py
 """,
-    "data check": """\
-error: seqgen data check: the following arguments are required: --dir, --source_lang, --target_lang
-  see            seqgen data check --help
-""",
 }
 
 
@@ -246,6 +242,8 @@ def test_show_reads_a_run_and_diffs_it_with_a_file(capsys, root, tmp_path):
     assert output_of(capsys, "show", f"--workdir={tmp_path}", "--json") == config.to_json(cfg)
     said = output_of(capsys, "show", f"--workdir={tmp_path}", f"--diff={file}")
     assert said.splitlines()[1].split() == ["train.seed", "5", "0"]
+    said = output_of(capsys, "show", f"--workdir={tmp_path}", "--json", "--config.train.seed=6")
+    assert json.loads(said)["train"]["seed"] == 6
 
 
 # ---- doctor --------------------------------------------------------------------------------------
