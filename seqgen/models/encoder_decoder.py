@@ -137,7 +137,10 @@ class EncoderDecoder(nnx.Module):
         embedded = self._embed(self.target_embedding, batch.target, self.decoder, fold(key, 2))
         options: dict[str, Any] = {}
         if not (isinstance(teacher_forcing_rate, (int, float)) and teacher_forcing_rate >= 1.0):
-            options = {"teacher_forcing_rate": teacher_forcing_rate, "feedback": self._feedback}
+            options = {
+                "teacher_forcing_rate": teacher_forcing_rate,
+                "next_embedding": self._feedback,
+            }
         return self.decoder(batch.target, encoded, embedded=embedded, key=fold(key, 3), **options)
 
     def _feedback(self, hidden: Array) -> Array:
