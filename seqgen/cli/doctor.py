@@ -1,4 +1,4 @@
-"""`seqgen doctor`: is this machine ready, in eight lines, and what to fix."""
+"""`seqgen doctor`: says in eight lines whether this machine is ready, and what to fix."""
 
 import argparse
 import importlib.metadata
@@ -176,23 +176,16 @@ def _disk(workdir: pathlib.Path) -> tuple[str, str]:
 
 def _cache() -> tuple[str, str]:
     """Whether compiled steps can be kept for the next start."""
+    from seqgen.training.compilation import cache_directory
+
     place = cache_directory()
     try:
         place.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
-        return "warn", f"{place}: {error.strerror}: export SEQGEN_CACHE=DIR, or each start compiles"
+        return "warn", f"{place}: {error.strerror}; export SEQGEN_CACHE=DIR, or each start compiles"
     return "ok", f"{place} can be written"
-
-
-def cache_directory() -> pathlib.Path:
-    """Prepared corpora and compiled steps: $SEQGEN_CACHE, or the user's cache directory."""
-    given = os.environ.get("SEQGEN_CACHE")
-    if given:
-        return pathlib.Path(given)
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return pathlib.Path(base).expanduser() / "seqgen"
 
 
 def _extras() -> tuple[str, str]:

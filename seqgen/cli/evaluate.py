@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from typing import Any
 
@@ -103,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
             sources, hypotheses, references, edges=edges, **rules
         )
     if args.json:
-        print(json.dumps(result, allow_nan=False))
+        print(json.dumps(_strict(result), allow_nan=False))
         return 0
     groups = result.pop("by_length", None)
     ways = result.pop("three_ways", {})
@@ -119,6 +120,12 @@ def run(args: argparse.Namespace) -> int:
     if args.output and args.output != "-":
         print(f"hypotheses: {args.output}", file=sys.stderr)
     return 0
+
+
+def _strict(result: dict[str, Any]) -> dict[str, Any]:
+    """`result` as strict JSON takes it: a non-finite value is null, and `non_finite` names it."""
+    bad = [k for k, v in result.items() if isinstance(v, float) and not math.isfinite(v)]
+    return {**result, **dict.fromkeys(bad), **({"non_finite": bad} if bad else {})}
 
 
 def _edges(text: str | None) -> list[int] | None:

@@ -22,6 +22,8 @@ def read_lines(name: str) -> Iterator[str]:
     """
     damaged = 0
     try:
+        if name == "-" and sys.stdin.isatty():
+            print("type lines, then Ctrl-D", file=sys.stderr)
         stream = sys.stdin.buffer if name == "-" else open(name, "rb")  # noqa: SIM115
         with contextlib.nullcontext(stream) if name == "-" else stream:
             for number, raw in enumerate(stream):

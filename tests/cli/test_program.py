@@ -273,6 +273,13 @@ def test_doctor_goes_on_past_a_broken_check(monkeypatch, capsys):
     assert "FIX  devices        RuntimeError: driver lost" in out and out.count("\n") == 8
 
 
+def test_doctor_names_a_cache_that_cannot_be_written(monkeypatch, capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SEQGEN_CACHE", str(tmp_path / "file"))
+    assert main(["doctor"]) == 0
+    assert "export SEQGEN_CACHE=DIR" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("version", "bounds", "inside"),
     [
