@@ -115,13 +115,14 @@ class RecurrentDecoder(nnx.Module):
           next_embedding: hidden states [B, D] -> embeddings [B, D] of their most likely tokens.
         """
         shared, rows = self._start(encoded)
-        steps, num_rows = target.ids.shape[1], target.ids.shape[0]
+        num_rows, steps = target.ids.shape
         drops = self._drops(steps, num_rows, key)
         x = embedded.swapaxes(0, 1)
         if teacher_forcing_rate < 1 and key is not None:
             assert next_embedding is not None, "scheduled sampling needs next_embedding"
-            forced = keep_mask((num_rows, steps), 1 - teacher_forcing_rate, fold(key, 1)).T
-            x = self._mix_own(shared, rows, x, drops, forced.at[0].set(True), next_embedding)
+            forced = keep_mask((num_rows, steps), 1 - teacher_forcing_rate, fold(key, 1))
+            forced = (forced | (jnp.arange(steps) == 0)).T
+            x = self._mix_own(shared, rows, x, drops, forced, next_embedding)
         hidden, _, _ = self._advance(shared, rows, x, drops)
         return hidden.swapaxes(0, 1)
 
@@ -129,10 +130,8 @@ class RecurrentDecoder(nnx.Module):
         self, encoded: Encoded, *, max_len: int, num_beams: int = 1, history: bool = False
     ) -> PyTree:
         """State before the first token; `history` keeps what `rewind` to any length needs."""
-        shared, rows = self._start(encoded)
-        return row_state.init_state(
-            shared, rows, num_beams=num_beams, max_len=max_len, history=history
-        )
+        parts = self._start(encoded)
+        return row_state.init_state(*parts, num_beams=num_beams, max_len=max_len, history=history)
 
     def extend(self, state: PyTree, embedded: Array, lengths: Array) -> tuple[DecodeOutput, PyTree]:
         """Consume `embedded` [R, T, D], of which the first `lengths` [R] are real."""

@@ -60,7 +60,7 @@ def attend_all(decoder: DecoderParts, shared: PyTree, top: Array) -> tuple[Array
     queries = top.swapaxes(0, 1).reshape(num_sentences, -1, width)
     assert decoder.attention is not None
     weights = decoder.attention.weigh(queries, shared["keys"], shared["mask"])
-    contexts = batched_matmul(weights, shared["memory"], decoder.compute_dtype)
+    contexts: Any = batched_matmul(weights, shared["memory"], decoder.compute_dtype)
 
     def time_major(values: Array) -> Array:
         return values.reshape(num_rows, steps, -1).swapaxes(0, 1)
@@ -128,7 +128,7 @@ def run_steps(
             is_top = i + 1 == len(layers)
             below = output if drops is None or is_top else output * drops[i]
         if additive:
-            result = {"top": below, "context": context}
+            result: dict[str, Any] = {"top": below, "context": context}
         else:
             context, weights = attend(project, constants, below)
             feed = jnp.tanh(project("combine", jnp.concatenate([below, context], axis=-1)))

@@ -5,6 +5,8 @@ Additive: Bahdanau et al., "Neural machine translation by jointly learning to al
 translation", 2015. What depends on the source alone (`keys`) is computed once a sentence.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 
@@ -111,5 +113,5 @@ class LuongAttention(nnx.Module):
 
     def weigh(self, query: Array, keys: Array, mask: Array) -> Array:
         """Weights [B, Q, S] of queries [B, Q, H] over positions where `mask` [B, S] is True."""
-        scores = batched_matmul(query, keys, self.compute_dtype)
+        scores: Any = batched_matmul(query, keys, self.compute_dtype)
         return attention_weights(scores, mask[:, None])

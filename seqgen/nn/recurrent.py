@@ -11,7 +11,7 @@ encoder-decoder", 2014 (GRU, in the variant that resets after the product).
 """
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -176,17 +176,17 @@ class RecurrentLayer(nnx.Module):
           input_kernel: of the input that arrives step by step, where that is not the layer's whole
             input (the rest, bias included, is then hoisted under the name `step_name(name)`).
         """
-        own = self.recurrent_kernel[...]
-        biases = {}
+        own: Any = self.recurrent_kernel[...]
+        entering: Any = self.input.kernel[...] if input_kernel is None else input_kernel
+        biases: dict[str, Any] = {}
         if input_kernel is None:
             assert self.input.bias is not None
-            input_kernel = self.input.kernel[...]
             biases[self.step_name(name)] = self.input.bias[...]
         if self.cell.joint:
-            return {self.step_name(name): jnp.concatenate([input_kernel, own])}, biases
+            return {self.step_name(name): jnp.concatenate([entering, own])}, biases
         assert self.recurrent_bias is not None
         biases[f"{name}/recurrent"] = self.recurrent_bias[...]
-        return {self.step_name(name): input_kernel, f"{name}/recurrent": own}, biases
+        return {self.step_name(name): entering, f"{name}/recurrent": own}, biases
 
     def step_name(self, name: str) -> str:
         """Name of the product that takes the input in `step`."""
@@ -236,7 +236,7 @@ class RecurrentLayer(nnx.Module):
             new = keep_where(seen, cell.advance(state, gates, recurrent), state)
             return new, new["h"]
 
-        state, outputs = time_scan(
+        last, outputs = time_scan(
             step,
             state,
             (None if cell.joint else gates, mask),
@@ -246,7 +246,7 @@ class RecurrentLayer(nnx.Module):
             compute_dtype=self.compute_dtype,
             reverse=reverse,
         )
-        return outputs, state
+        return outputs, last
 
 
 def keep_where(seen: Array | None, new: State, old: State) -> State:

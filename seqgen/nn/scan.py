@@ -14,7 +14,7 @@ added to a product ("hoisted" parts of it, computed for all steps at once) recei
 gradient, at no cost.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -89,13 +89,13 @@ def _kernel_gradient(x: Array, dy: Array, kernel: Array, compute_dtype: str) -> 
     """Gradient of `_product` with respect to the kernel, summed over steps: x, dy [T, R, .]."""
     if kernel.ndim == 2:
         return weight_gradient(x, dy, compute_dtype=compute_dtype)
-    by_sentence = [
-        a.reshape(a.shape[0], kernel.shape[0], -1, a.shape[2])
-        .transpose(1, 0, 2, 3)
-        .reshape(kernel.shape[0], -1, a.shape[2])
-        for a in (x, dy)
-    ]
-    return dot(*by_sentence, ((1,), (1,)), ((0,), (0,)), compute_dtype=compute_dtype)
+
+    def by_sentence(values: Array) -> Array:
+        values = values.reshape(values.shape[0], kernel.shape[0], -1, values.shape[2])
+        return values.swapaxes(0, 1).reshape(kernel.shape[0], -1, values.shape[3])
+
+    rows = by_sentence(x), by_sentence(dy)
+    return dot(*rows, ((1,), (1,)), ((0,), (0,)), compute_dtype=compute_dtype)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -162,7 +162,7 @@ class _FloatPart:
         self._is_float = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in self._leaves]
         self.leaves = [leaf for leaf, use in zip(self._leaves, self._is_float) if use]
 
-    def merge(self, leaves: list[Array], *, others: bool = True) -> PyTree:
+    def merge(self, leaves: Sequence[Array], *, others: bool = True) -> PyTree:
         """The tree with its float leaves replaced, the others kept or (for gradients) None."""
         replaced = iter(leaves)
         merged = [
