@@ -4,9 +4,8 @@ A translation task without a download whose truth is known. The English side is 
 "and", commas and hyphens ("twenty one"); every other language keeps the spelling of num2words
 ("quatre-vingt-dix-sept"). Pairs are written out when asked for, at about 0.2 ms each.
 
-Which number stands in which split is decided by a hash of the number, apart for each count of
-digits: nine numbers in ten below a million have six digits, and a plain draw would leave a handful
-of short ones to report on. See docs/data.md for the quotas.
+A hash of the number decides its split: test is a plain draw, so nine in ten of its numbers below
+a million have six digits. Train holds short numbers more often; docs/data.md has the quotas.
 """
 
 import dataclasses
@@ -27,7 +26,6 @@ from seqgen.types import nearest
 VERSION = 1  # raise it when the pairs of the same config change
 MAX_NUMBERS = 1_000_000  # numbers of one digit count that are considered
 MAX_REPEATS = 8  # how often a short number may stand in train in one epoch
-HELD_OUT_SHARE = 10  # one short number in so many may be held out
 
 
 def spell(number: int, lang: str) -> str:
@@ -172,21 +170,16 @@ def _allocate(total: int, caps: Sequence[Sequence[int]]) -> list[int]:
 def _hold_out(
     strata: list[np.ndarray], total: int, *, what: str
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Take `total` numbers out of the strata, in hash order; give them and the rest."""
+    """Take the `total` numbers with the lowest hashes; give them and the rest of each stratum."""
     # The words for 0 (and in part 1..9) occur in no other number: one-digit numbers stay in train.
-    sizes = [0, *(len(numbers) for numbers in strata[1:])]
-    short = [size // HELD_OUT_SHARE for size in sizes]
-    if len(short) > 1:
-        short[-1] = sizes[-1] // 2
-    counts = _allocate(total, [short, [size // 2 for size in sizes]])
-    if sum(counts) < total:
+    candidates = _hash_order(np.concatenate([strata[0][:0], *strata[1:]]))
+    if total > len(candidates) // 2:
         raise DataError(
             f"too few numbers for {what}={total}",
-            details=[f"room for       {sum(counts)}", "raise data.max_number or lower it"],
+            details=[f"room for       {len(candidates) // 2}", "raise data.max_number or lower it"],
         )
-    taken = [numbers[:count] for numbers, count in zip(strata, counts)]
-    rest = [numbers[count:] for numbers, count in zip(strata, counts)]
-    return _hash_order(np.concatenate(taken)), rest
+    taken = candidates[:total]
+    return taken, [numbers[~np.isin(numbers, taken)] for numbers in strata]
 
 
 def _training_numbers(strata: list[np.ndarray], total: int) -> np.ndarray:

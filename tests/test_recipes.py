@@ -1,0 +1,60 @@
+"""Every config file loads, describes itself, and its tiny form trains, resumes and answers."""
+
+import ast
+import json
+import pathlib
+
+import pytest
+
+from seqgen import config, experiment
+from seqgen.cli.main import main
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+FILES = sorted((ROOT / "configs").rglob("*.py"))
+WORDS = ("ein hund", "zwei hunde", "der mann", "die frau", "ein kind", "viele leute")
+
+
+def spec_of(path: pathlib.Path, arg: str = "") -> str:
+    return f"{path}:{arg}" if arg else str(path)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> pathlib.Path:
+    """A directory of line-aligned text, 60 training pairs."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for split, size in (("train", 60), ("val", 6), ("test", 6)):
+        for lang, pattern in (("en", "{a} sees {b} ."), ("de", "{a} sieht {b} .")):
+            lines = [pattern.format(a=WORDS[i % 6], b=WORDS[(i // 6 + i) % 6]) for i in range(size)]
+            (folder / f"{split}.{lang}").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_config_loads_and_says_its_command(path):
+    config.load(spec_of(path))
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert text and f"--config={path.relative_to(ROOT)}" in text
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_tiny_form_trains_and_scores(path, corpus, tmp_path, capsys):
+    overrides = ["--config.train.tensorboard=false"]
+    if path.parent.name == "translation":
+        overrides.append(f"--config.data.dir={corpus}")
+    cfg = config.load(spec_of(path, "tiny"), overrides)
+    outcome = experiment.train(cfg, tmp_path)
+    assert (outcome.status, outcome.step) == ("finished", cfg.train.num_steps)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, cfg.train.num_steps + 1))
+    capsys.readouterr()
+    assert main(["evaluate", f"--workdir={tmp_path}", "--split=test", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["split"] == "test" and report["loss"] > 0 and 0 <= report["exact_match"] <= 1
+
+
+def test_twins_differ_in_the_model_alone():
+    twins = [config.load(spec_of(p)) for p in sorted((ROOT / "configs/number_words").glob("*.py"))]
+    for twin in twins[1:]:
+        for part in ("data", "tokenizer", "train", "optimizer", "mesh", "decode", "evaluation"):
+            assert getattr(twin, part) == getattr(twins[0], part), (twin.name, part)
+        assert twin.model.embed_dim == twins[0].model.embed_dim
