@@ -9,6 +9,7 @@ from typing import Any
 
 from seqgen.config_conversion import labelled
 from seqgen.errors import ConfigError
+from seqgen.evaluation.config import score_name
 from seqgen.types import nearest
 
 LOSS_METRICS = ("loss", "perplexity", "token_accuracy")
@@ -210,7 +211,7 @@ def _check_loop(cfg: Any) -> None:
         )
     if train.patience and not train.eval_every_steps:
         _refuse("train.patience counts evaluations, and train.eval_every_steps=0 makes none")
-    known = [f"eval/{name}" for name in (*LOSS_METRICS, *cfg.evaluation.metrics)]
+    known = [f"eval/{name}" for name in (*LOSS_METRICS, *map(score_name, cfg.evaluation.metrics))]
     if train.best_metric not in known:
         guess = nearest(train.best_metric, known)
         details = [("did you mean", guess)] if guess else []

@@ -18,8 +18,10 @@ class EvaluationConfig:
     )
     metrics: tuple[str, ...] = option(
         ("bleu", "chrf", "exact_match"),
-        help="scores of decoded text during training; () decodes only the samples",
+        help="scores of decoded text during training; () decodes only the samples; `module:name` "
+        "is a function (hypotheses, references) -> float",
         choices=METRICS,
+        open_choices=True,
     )
     num_beams: int = option(1, help="beams of in-loop decoding", minimum=1, maximum=256)
     num_samples: int = option(
@@ -27,3 +29,8 @@ class EvaluationConfig:
     )
     tokenize: str = option("13a", help="sacrebleu's tokenizer for BLEU", choices=BLEU_TOKENIZERS)
     lowercase: bool = option(False, help="compare lower-cased text")
+
+
+def score_name(metric: str) -> str:
+    """What the score of a metric is called: 'bleu' for 'bleu', 'f1' for 'my.metrics:f1'."""
+    return metric.rpartition(":")[2]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from seqgen.evaluation.config import EvaluationConfig
+from seqgen.evaluation.config import METRICS, EvaluationConfig, score_name
 from seqgen.evaluation.scores import corpus_scores
 from seqgen.metrics import WeightedMean
 from seqgen.types import Batch, Params
@@ -116,7 +116,7 @@ def decoded_evaluator(
                 tokenize=cfg.tokenize,
                 lowercase=cfg.lowercase,
             )
-            values = {prefix + name: scores[name] for name in cfg.metrics}
+            values = {prefix + name: scores[name] for name in map(score_name, cfg.metrics)}
         samples = [Sample(sources[i], references[i], hypotheses[i]) for i in places]
         return values, samples
 
@@ -156,11 +156,13 @@ def split_report(
 
     Returns:
       'split', 'loss', 'perplexity', 'token_accuracy', 'exact_match', 'bleu', 'chrf', 'ter',
-      'signature', 'chrf_signature', 'ter_signature', 'examples'.
+      'signature', 'chrf_signature', 'ter_signature', the user's own metrics, 'examples'.
     """
+    own = [metric for metric in cfg.metrics if metric not in METRICS]
     scores = corpus_scores(
         hypotheses,
         [example["target"] for example in examples],
+        metrics=(*METRICS, *own),
         tokenize=cfg.tokenize,
         lowercase=cfg.lowercase,
     )
@@ -169,5 +171,6 @@ def split_report(
         "split": split,
         **{name: teacher_forced[name] for name in ("loss", "perplexity", "token_accuracy")},
         **{name: scores[name] for name in names},
+        **{name: scores[name] for name in map(score_name, own)},
         "examples": len(examples),
     }

@@ -12,7 +12,8 @@ from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
 
 from seqgen.errors import ConfigError
-from seqgen.evaluation.config import METRICS
+from seqgen.evaluation.config import METRICS, score_name
+from seqgen.types import load_component
 
 
 def sacrebleu_metric(name: str, *, tokenize: str = "13a", lowercase: bool = False) -> Any:
@@ -42,7 +43,8 @@ def corpus_scores(
     Args:
       hypotheses: one line an example.
       references: as many lines.
-      metrics: which of 'bleu', 'chrf', 'ter', 'exact_match'.
+      metrics: which of 'bleu', 'chrf', 'ter', 'exact_match'; or `module:name` of a function of a
+        user's own, `(hypotheses, references) -> float`, whose score is called `name`.
       tokenize: sacrebleu's tokenizer for BLEU.
       lowercase: lower-case both sides (BLEU, chrF and exact match).
 
@@ -60,6 +62,11 @@ def corpus_scores(
     for name in metrics:
         if name == "exact_match":
             scores[name] = exact_match(hypotheses, references, lowercase=lowercase)
+            continue
+        if name not in METRICS:
+            builtins: dict[str, Any] = dict.fromkeys(METRICS)
+            measure = load_component(name, builtins, what="metric")
+            scores[score_name(name)] = float(measure(list(hypotheses), list(references)))
             continue
         metric = sacrebleu_metric(name, tokenize=tokenize, lowercase=lowercase)
         scores[name] = float(metric.corpus_score(list(hypotheses), [list(references)]).score)

@@ -3,8 +3,11 @@ import math
 import numpy as np
 import pytest
 
+from seqgen import config
+from seqgen.errors import ConfigError
 from seqgen.evaluation import evaluators
 from seqgen.evaluation.config import EvaluationConfig
+from seqgen.evaluation.scores import corpus_scores
 from seqgen.metrics import WeightedMean
 
 EXAMPLES = [{"source": f"s{i}", "target": f"t {i} x y z"} for i in range(10)]
@@ -111,3 +114,35 @@ def test_split_report_begins_with_the_promised_names():
         "signature",
     ]
     assert report["exact_match"] == 1.0 and report["ter"] == 0.0 and report["examples"] == 10
+
+
+def test_a_metric_from_outside_the_package(tmp_path, monkeypatch):
+    (tmp_path / "house_metrics.py").write_text(
+        "def shortness(hypotheses, references):\n"
+        "    return sum(len(h) < len(r) for h, r in zip(hypotheses, references))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    cfg = EvaluationConfig(metrics=("house_metrics:shortness", "exact_match"))
+    evaluate = evaluators.decoded_evaluator(translate, EXAMPLES, cfg)
+    values, _ = evaluate({"end": ""}, 0)
+    assert values == {"eval/shortness": 10.0, "eval/exact_match": 0.0}
+    report = evaluators.split_report(
+        split="test",
+        examples=EXAMPLES,
+        hypotheses=["t 0 x y z"] * 9 + [""],
+        teacher_forced={"loss": 1.0, "perplexity": math.e, "token_accuracy": 0.5},
+        cfg=cfg,
+    )
+    assert report["shortness"] == 1.0
+    checked = config.from_dict(
+        {
+            "evaluation": {"metrics": ["house_metrics:shortness"]},
+            "train": {"best_metric": "eval/shortness"},
+        }
+    )
+    assert checked.evaluation.metrics == ("house_metrics:shortness",)
+
+
+def test_a_metric_that_does_not_exist_is_named():
+    with pytest.raises(ConfigError, match="no_such_module"):
+        corpus_scores(["a"], ["a"], metrics=("no_such_module:f",))
