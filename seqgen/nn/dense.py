@@ -70,10 +70,11 @@ def weight_gradient(x: Array, dy: Array, *, compute_dtype: str) -> Array:
     """`x^T dy` summed over all leading axes: x [..., I], dy [..., O] -> float32 [I, O]."""
     rows = x.reshape(-1, x.shape[-1])
     dy_rows = dy.reshape(-1, dy.shape[-1])
-    if compute_dtype == "bfloat16":
-        rows = rows.astype(jnp.bfloat16)
-    # Rows of the transposed operand must be contiguous, or the product reads it in strides.
-    return dot(row_major(rows.T), dy_rows, ((1,), (0,)), compute_dtype=compute_dtype)
+    if compute_dtype == "float32":
+        return dot(rows, dy_rows, ((0,), (0,)), compute_dtype=compute_dtype)
+    # The bfloat16 kernel wants contiguous rows in the transposed operand too.
+    rows = row_major(rows.astype(jnp.bfloat16).T)
+    return dot(rows, dy_rows, ((1,), (0,)), compute_dtype=compute_dtype)
 
 
 def _operand(x: Array, compute_dtype: str) -> Array:

@@ -11,13 +11,13 @@ hash functions", 2018). Dropout itself: Srivastava et al., "Dropout: a simple wa
 networks from overfitting", JMLR 2014; inverted scaling, so evaluation is the identity.
 """
 
+import functools
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from seqgen.types import Array
 
@@ -62,19 +62,28 @@ def split(key: Any, num: int) -> list[Any]:
     return [fold(key, index) for index in range(num)]
 
 
+@functools.cache
+def _coordinates(axis: int, size: int) -> np.ndarray:
+    """Fixed random words, uint32 [size], for the places along one axis; longer ones extend them."""
+    with np.errstate(over="ignore"):
+        words = np.arange(size, dtype=np.uint32) * _GOLDEN + np.uint32(axis + 1) * _FIRST
+        for _ in range(2):
+            words = (words ^ (words >> np.uint32(16))) * _FIRST
+            words = (words ^ (words >> np.uint32(15))) * _SECOND
+        return words ^ (words >> np.uint32(16))
+
+
 def keep_mask(shape: tuple[int, ...], rate: float, key: Array) -> Array:
     """True with probability `1 - rate`: a pure function of the key and each coordinate.
 
-    All axes but the last are hashed one after the other on small arrays; only the last costs a few
-    operations an element.
+    The words of an element's coordinates are constants; adding them to the key and scrambling the
+    sum is all that is done for an element. (Hashing axis after axis would be fused into the loop
+    over elements and done again for each of them, and takes the compiler long.)
     """
-    rows = key
-    for axis, size in enumerate(shape[:-1]):
-        rows = _combine(rows[..., None], np.uint32(axis) * np.uint32(0x01000193))
-        rows = _combine(rows, lax.iota(jnp.uint32, size))
-    columns = _mix(lax.iota(jnp.uint32, shape[-1]) * _GOLDEN + np.uint32(1))
-    bits = _scramble(rows[..., None] + columns)
-    return bits >= np.uint32(round(rate * 2**32))
+    words = key
+    for axis, size in enumerate(shape):
+        words = words[..., None] + _coordinates(axis, size)
+    return _scramble(words) >= np.uint32(round(rate * 2**32))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
