@@ -14,13 +14,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from seqgen.data.batching import ladder_length
+from seqgen.decoding.batching import pad_rows, plan_batches
 from seqgen.decoding.config import DecodeConfig, SearchShape, SearchValues
 from seqgen.decoding.generate import search
 from seqgen.decoding.hypotheses import Hypotheses
 from seqgen.decoding.rescoring import target_log_probs
 from seqgen.decoding.sampling import make_row_keys
-from seqgen.types import EOS_ID, PAD_ID, Array, Params, Sequences, Tokenizer
+from seqgen.types import EOS_ID, Array, Params, Sequences, Tokenizer
 
 _log = logging.getLogger("seqgen.inference")
 _WINDOW_BATCHES = 32  # lines sorted together, in batches of `batch_size`
@@ -228,46 +228,6 @@ class Generator:
     def _encode_target(self, target: str | Sequence[int], line: int) -> list[int]:
         ids = self.target_tokenizer.encode(target) if isinstance(target, str) else list(target)
         return _cut(ids, self._max_target_len, line=line, side="target")
-
-
-def plan_batches(lengths: Sequence[int], config: DecodeConfig) -> list[list[int]]:
-    """Places of `lengths` cut into batches of similar length, longest first.
-
-    A batch has at most `batch_size` rows and `batch_tokens` padded tokens x beams; the number of
-    rows of all but the last batch of a width is a power of two (or `batch_size`).
-    """
-    order = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
-    copies = max(config.num_beams, config.num_return_sequences)
-    batches = []
-    while order:
-        width = ladder_length(lengths[order[0]])
-        rows = min(config.batch_size, max(1, config.batch_tokens // (width * copies)))
-        if rows < config.batch_size:
-            rows = 1 << (rows.bit_length() - 1)
-        batches.append(order[:rows])
-        order = order[rows:]
-    return batches
-
-
-def pad_rows(
-    lines: Sequence[Sequence[int]], config: DecodeConfig, *, limit: int | None
-) -> Sequences:
-    """Id lists as `Sequences` of a common shape; rows beyond them repeat the last one.
-
-    A repeated row does what its original does, so it never makes the search take another step.
-    The width is a step of the length ladder, at most `limit`.
-    """
-    rows = min(config.batch_size, 1 << (len(lines) - 1).bit_length())
-    width = ladder_length(max(len(line) for line in lines))
-    width = width if limit is None else min(width, limit)
-    ids = np.full((rows, width), PAD_ID, np.int32)
-    segments = np.zeros((rows, width), np.int32)
-    for row in range(rows):
-        line = lines[min(row, len(lines) - 1)]
-        ids[row, : len(line)] = line
-        segments[row, : len(line)] = 1
-    positions = np.where(segments > 0, np.arange(width, dtype=np.int32), 0)
-    return Sequences(ids=ids, segments=segments, positions=positions)
 
 
 def _cut(ids: list[int], limit: int | None, *, line: int, side: str) -> list[int]:

@@ -8,7 +8,7 @@ from decoding.toy_model import ToyModel
 
 from seqgen.decoding import DecodeConfig
 from seqgen.errors import ConfigError
-from seqgen.inference import Generator, pad_rows, plan_batches
+from seqgen.inference import Generator
 from seqgen.types import EOS_ID
 
 
@@ -194,23 +194,3 @@ def test_few_shapes_are_compiled():
     assert definition.traces == 2
     generator.generate(["abcdefghijkl" * 8], num_beams=2)
     assert definition.traces == 3
-
-
-def test_batches_cover_every_line_once_and_keep_their_budget():
-    config = DecodeConfig(num_beams=4, batch_size=24, batch_tokens=2000)
-    rng = np.random.default_rng(0)
-    lengths = [*rng.integers(1, 90, 200).tolist(), 700]
-    batches = plan_batches(lengths, config)
-    assert sorted(place for batch in batches for place in batch) == list(range(201))
-    shapes = set()
-    for batch in batches:
-        padded = pad_rows([[5] * lengths[place] for place in batch], config, limit=None)
-        rows, width = padded.ids.shape
-        assert len(batch) <= rows <= 24
-        assert rows * width * 4 <= 2000 or rows == 1
-        assert padded.segments.sum(axis=1)[: len(batch)].tolist() == [lengths[i] for i in batch]
-        assert np.all(padded.ids[len(batch) :] == padded.ids[len(batch) - 1])
-        shapes.add((rows, width))
-    assert len(shapes) <= 12
-    narrow = pad_rows([[5] * 18], config, limit=20)
-    assert narrow.ids.shape == (1, 20)
