@@ -33,6 +33,8 @@ names only what differs from the defaults below, and `tiny()`, the same experime
   the variant: fields that both have keep the file's values; a field that only the old one has and
   the file sets is refused by name, and the message holds a command that replaces the whole node:
   `--config.model.encoder="{'kind': 'lstm', 'num_layers': 2}"`.
+- "or module:name" marks a component: a built-in name, or a class or function of your own in a
+  module that Python can import (`PYTHONPATH=. seqgen train ...` finds those in this directory).
 - Unknown keys, wrong types, values out of range and settings that contradict each other end with
   exit code 2 before anything is started.
 - A run directory keeps the resolved config as strict JSON in `config.json`.

@@ -185,7 +185,8 @@ error: bad value for  model.encoder.kind: lstn
     "--config.evaluation.metrics=bleu,rouge": """\
 error: bad value for  evaluation.metrics: bleu,rouge
   you typed      --config.evaluation.metrics=bleu,rouge
-  it takes       comma-separated, of bleu, chrf, ter, exact_match or module:name   (now bleu,chrf,exact_match)""",
+  it takes       comma-separated, of bleu, chrf, ter, exact_match or module:name   \
+(now bleu,chrf,exact_match)""",
     "--config.model=tiny": """\
 error: model holds further keys; to replace it whole, give them as a dict
   you typed      --config.model=tiny
