@@ -63,6 +63,21 @@ def test_order_is_a_function_of_seed_and_index():
     assert one.locate(0).examples.tolist() != other.locate(0).examples.tolist()
 
 
+def test_neighbours_in_a_row_change_with_seed_and_epoch():
+    lens = np.full(60, 10), np.full(60, 10)
+    one, other = make_plan(lens), make_plan(lens, seed=1)
+
+    def rows(plan, epoch):
+        found = set()
+        for index in range(epoch * plan.batches_per_epoch, (epoch + 1) * plan.batches_per_epoch):
+            placed = plan.locate(index)
+            found |= {frozenset(placed.examples[placed.rows == row]) for row in set(placed.rows)}
+        return found
+
+    assert rows(one, 0) != rows(one, 1)
+    assert rows(one, 0) != rows(other, 0)
+
+
 def test_rows_are_nearly_full():
     lens = some_lens(2, 5000)
     plan = make_plan(lens, tokens=4096)
