@@ -56,5 +56,5 @@ def test_other_fields_are_another_corpus(tmp_path):
 
 
 def test_directory_without_files_is_told(tmp_path):
-    with pytest.raises(DataError, match="no <split>.jsonl"):
+    with pytest.raises(DataError, match=r"no <split>\.jsonl"):
         open_splits(config(tmp_path))
