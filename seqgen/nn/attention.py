@@ -36,6 +36,7 @@ class KeyValues:
 class _Options:
     dropout_rate: float
     compute_dtype: str
+    group: int
 
 
 def _product(left: Array, right: Array, axes: tuple[int, int], options: _Options) -> Array:
@@ -45,6 +46,14 @@ def _product(left: Array, right: Array, axes: tuple[int, int], options: _Options
     on_cpu = jax.default_backend() == "cpu"
     dtype = "float32" if on_cpu else options.compute_dtype
     return dot(left, right, contract, ((0, 1), (0, 1)), compute_dtype=dtype)
+
+
+def _drop(weights: Array, key: Any, options: _Options) -> Array:
+    """Dropout of [B, G, group * T, S] by head and query place, so that padding moves no bit."""
+    batch, _, _, key_len = weights.shape
+    heads = weights.shape[1] * options.group
+    apart = weights.reshape(batch, heads, -1, key_len)
+    return dropout(apart, options.dropout_rate, key).reshape(weights.shape)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(5,))
@@ -61,7 +70,7 @@ def _attend_forward(
     scores = jnp.where(mask, scores, MASKED_SCORE)
     exponents = jnp.exp(scores - scores.max(-1, keepdims=True))
     weights = exponents * (1 / exponents.sum(-1, keepdims=True))
-    mixed = _product(dropout(weights, options.dropout_rate, key), values, (3, 2), options)
+    mixed = _product(_drop(weights, key, options), values, (3, 2), options)
     return (mixed, weights), (query, keys, values, weights, key)
 
 
@@ -69,9 +78,9 @@ def _attend_backward(options: _Options, saved: Any, cotangents: tuple[Array, Arr
     # The weights are handed out for display; no gradient flows through them.
     query, keys, values, weights, key = saved
     d_mixed = cotangents[0]
-    dropped = dropout(weights, options.dropout_rate, key)
+    dropped = _drop(weights, key, options)
     d_values = _product(dropped, d_mixed, (2, 2), options)
-    d_weights = dropout(_product(d_mixed, values, (3, 3), options), options.dropout_rate, key)
+    d_weights = _drop(_product(d_mixed, values, (3, 3), options), key, options)
     d_scores = weights * (d_weights - (weights * d_weights).sum(-1, keepdims=True))
     scale = query.shape[-1] ** -0.5
     d_query = _product(d_scores, keys, (3, 2), options) * scale
@@ -111,7 +120,7 @@ def attend(
     query = query.reshape(batch, num_kv_heads, group * query_len, head_dim)
     if group > 1 and mask.shape[2] > 1:
         mask = jnp.tile(mask, (1, 1, group, 1))
-    options = _Options(dropout_rate, compute_dtype)
+    options = _Options(dropout_rate, compute_dtype, group)
     mixed, weights = _attend(query, memory.keys, memory.values, mask, key, options)
     shape = (batch, num_heads, query_len)
     return mixed.reshape(*shape, head_dim), weights.reshape(*shape, key_len)
