@@ -100,6 +100,16 @@ def test_bootstrap_error_of_a_proportion_is_the_textbook_one():
     assert width == pytest.approx(2 * 1.96 * np.sqrt(0.25 / 400), rel=0.1)
 
 
+def test_pairing_sees_a_small_gain_that_apart_draws_would_hide():
+    """B mends 12 of A's 100 errors: apart, each score is uncertain by +-7; paired, B always wins."""
+    references = ["x"] * 200
+    a = ["x"] * 100 + ["y"] * 100
+    b = ["x"] * 112 + ["y"] * 88
+    found = significance.paired_bootstrap(a, b, references, metric="exact_match", num_draws=500)
+    assert found.is_real and found.difference.low > 2.0
+    assert found.a.high > found.b.low, "their own intervals overlap"
+
+
 def test_draws_follow_the_seed():
     references, a = corpus(30, 0.2, seed=5)
     _, b = corpus(30, 0.3, seed=5)
