@@ -108,6 +108,7 @@ def run_steps(
         if additive:
             by_sentence = project("query", query).reshape(mask.shape[0], -1, cfg.attention_dim)
             scores = additive_scores(by_sentence, constants["keys"], constants["vector"])
+            scores = project.keep("scores", scores)
         else:
             scores = project("keys", query).reshape(mask.shape[0], -1, mask.shape[1])
         weights = attention_weights(scores, mask[:, None]).reshape(query.shape[0], -1)

@@ -16,7 +16,7 @@ gradient, at no cost.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,19 @@ from jax import lax
 from seqgen.nn.dense import dot, weight_gradient
 from seqgen.types import Array, PyTree
 
-Project = Callable[[str, Array], Array]
+
+class Project(Protocol):
+    """What a step calls for its products, by name."""
+
+    def __call__(self, name: str, x: Array) -> Array:
+        """The product of x [R, I] with the kernel `name`, its bias and its hoisted part: [R, O]."""
+        ...
+
+    def keep(self, name: str, value: Array) -> Array:
+        """`value`, kept for the backward pass: for small results of costly elementwise work."""
+        ...
+
+
 Step = Callable[[Project, PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
 
 
@@ -44,9 +56,8 @@ def time_scan(
     """Run `step` over the leading axis of `inputs` and `hoisted`; differentiable in all arrays.
 
     Args:
-      step: `(project, constants, carry, input) -> (carry, output)`. `project(name, x)` is the
-        product of x [R, I] with `kernels[name]`, plus its bias and this step's hoisted part; each
-        name is used at most once a step. The function may not close over traced arrays.
+      step: `(project, constants, carry, input) -> (carry, output)`, with products from `project`;
+        each name is used at most once a step. The function may not close over traced arrays.
       carry: arrays [R, ...] before the first step.
       inputs: arrays [T, ...], or None.
       kernels: [I, O], shared by all rows, or [B, I, O] with R = B * K: row r uses kernel r // K.
@@ -98,6 +109,26 @@ def _kernel_gradient(x: Array, dy: Array, kernel: Array, compute_dtype: str) -> 
     return dot(*rows, ((1,), (1,)), ((0,), (0,)), compute_dtype=compute_dtype)
 
 
+@jax.custom_vjp
+def _known(value: Array, result: Array) -> Array:
+    """`result`, in place of the equal `value`, to which the gradient flows."""
+    del value
+    return result
+
+
+def _known_forward(value: Array, result: Array) -> Any:
+    del value
+    return result, None
+
+
+def _known_backward(saved: None, dy: Array) -> Any:
+    del saved
+    return dy, jnp.zeros_like(dy)
+
+
+_known.defvjp(_known_forward, _known_backward)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _replayed(x: Array, kernel: Array, result: Array, compute_dtype: str) -> Array:
     """The known result of a product, whose gradient flows to x and, untouched, to `result`."""
@@ -117,25 +148,54 @@ def _replayed_backward(compute_dtype: str, kernel: Array, dy: Array) -> Any:
 _replayed.defvjp(_replayed_forward, _replayed_backward)
 
 
+class _Forward:
+    """Computes products, and notes what the backward pass will want."""
+
+    def __init__(self, kernels, biases, added, compute_dtype):
+        self._kernels, self._biases, self._added = kernels, biases, added
+        self._compute_dtype = compute_dtype
+        self.results: dict[str, Array] = {}
+        self.kept: dict[str, Array] = {}
+
+    def __call__(self, name: str, x: Array) -> Array:
+        assert name not in self.results, f"product {name!r} is used twice in a step"
+        result = _product(x, self._kernels[name], self._compute_dtype)
+        for terms in (self._biases, self._added):
+            if name in terms:
+                result = result + terms[name]
+        self.results[name] = result
+        return result
+
+    def keep(self, name: str, value: Array) -> Array:
+        self.kept[name] = value
+        return value
+
+
+class _Replay:
+    """Gives back what `_Forward` noted, and notes the operands of products."""
+
+    def __init__(self, kernels, results, kept, compute_dtype):
+        self._kernels, self._results, self._kept = kernels, results, kept
+        self._compute_dtype = compute_dtype
+        self.used: dict[str, Array] = {}
+
+    def __call__(self, name: str, x: Array) -> Array:
+        self.used[name] = _operand(x, self._compute_dtype)
+        return _replayed(x, self._kernels[name], self._results[name], self._compute_dtype)
+
+    def keep(self, name: str, value: Array) -> Array:
+        return _known(value, self._kept[name])
+
+
 def _run(step, compute_dtype, reverse, kernels, biases, carry, hoisted, inputs, constants, save):
     kernels = {name: _operand(kernel, compute_dtype) for name, kernel in kernels.items()}
 
     def body(carry, sliced):
         added, x = sliced
-        results = {}
-
-        def project(name: str, operand: Array) -> Array:
-            assert name not in results, f"product {name!r} is used twice in a step"
-            result = _product(operand, kernels[name], compute_dtype)
-            if name in biases:
-                result = result + biases[name]
-            if name in added:
-                result = result + added[name]
-            results[name] = result
-            return result
-
+        project = _Forward(kernels, biases, added, compute_dtype)
         new_carry, output = step(project, constants, carry, x)
-        return new_carry, (output, (carry, results) if save else None)
+        kept = (carry, project.results, project.kept) if save else None
+        return new_carry, (output, kept)
 
     carry, (outputs, saved) = lax.scan(body, carry, (hoisted, inputs), reverse=reverse)
     return carry, outputs, saved
@@ -173,24 +233,19 @@ class _FloatPart:
 
 
 def _scan_backward(step, compute_dtype, reverse, residuals, cotangents):
-    (carries, results), kernels, biased, hoisted, inputs, constants = residuals
+    (carries, results, kept), kernels, biased, hoisted, inputs, constants = residuals
     operands = {name: _operand(kernel, compute_dtype) for name, kernel in kernels.items()}
     fixed = _FloatPart(constants)
 
     def body(sums, sliced):
         d_carry, d_constants = sums
-        carry, result, x, d_output = sliced
+        carry, result, kept, x, d_output = sliced
         varying = _FloatPart(x)
 
         def replay(carry, x_leaves, constant_leaves, result):
-            used = {}
-
-            def project(name: str, operand: Array) -> Array:
-                used[name] = _operand(operand, compute_dtype)
-                return _replayed(operand, operands[name], result[name], compute_dtype)
-
+            project = _Replay(operands, result, kept, compute_dtype)
             after = step(project, fixed.merge(constant_leaves), carry, varying.merge(x_leaves))
-            return after, used
+            return after, project.used
 
         _, pull_back, used = jax.vjp(
             replay, carry, varying.leaves, fixed.leaves, result, has_aux=True
@@ -202,7 +257,7 @@ def _scan_backward(step, compute_dtype, reverse, residuals, cotangents):
     d_carry, d_outputs = cotangents
     start = (d_carry, [jnp.zeros_like(leaf) for leaf in fixed.leaves])
     (d_carry, d_constants), (d_x, d_results, used) = lax.scan(
-        body, start, (carries, results, inputs, d_outputs), reverse=not reverse
+        body, start, (carries, results, kept, inputs, d_outputs), reverse=not reverse
     )
     d_kernels = {
         name: _kernel_gradient(used[name], d_results[name], kernel, compute_dtype)

@@ -18,7 +18,7 @@ def random(seed, *shape):
 def step(project, constants, carry, x):
     value, seen = x
     inner = jnp.tanh(project("shared", carry["h"]) + constants["shift"])
-    own = project("own", inner * value)
+    own = project("own", project.keep("inner", inner * value))
     new = {"h": jnp.where(seen[:, None], jnp.sin(own), carry["h"]), "sum": carry["sum"] + own}
     return new, {"out": new["h"] * inner}
 
@@ -44,16 +44,26 @@ def ours(arrays, reverse):
     return time_scan(step, carry, inputs, **arrays, compute_dtype="float32", reverse=reverse)
 
 
+class Products:
+    """The plain form of a step's products, for one step's hoisted part."""
+
+    def __init__(self, arrays, hoisted):
+        self.arrays, self.hoisted = arrays, hoisted
+
+    def __call__(self, name, x):
+        kernel = self.arrays["kernels"][name]
+        if name == "own":
+            return jnp.einsum("RI,RIO->RO", x, jnp.repeat(kernel, BEAMS, axis=0))
+        return x @ kernel + self.arrays["biases"][name] + self.hoisted
+
+    def keep(self, name, value):
+        return value
+
+
 def plain(arrays, reverse):
     def body(carry, sliced):
         value, seen, hoisted = sliced
-
-        def project(name, x):
-            if name == "own":
-                kernels = jnp.repeat(arrays["kernels"]["own"], BEAMS, axis=0)
-                return jnp.einsum("RI,RIO->RO", x, kernels)
-            return x @ arrays["kernels"][name] + arrays["biases"][name] + hoisted
-
+        project = Products(arrays, hoisted)
         return step(project, arrays["constants"], carry, (value, seen))
 
     inputs = (arrays["value"], SEEN, arrays["hoisted"]["shared"])

@@ -1,0 +1,281 @@
+"""Laws of the recurrent encoder-decoder: stepping, padding, beams, attention, bridges."""
+
+import dataclasses
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from seqgen.errors import ConfigError
+from seqgen.models.config import EncodedDims, RecurrentDecoderConfig, RecurrentEncoderConfig
+from seqgen.models.recurrent import RecurrentDecoder, RecurrentEncoder
+from seqgen.nn.dropout import make_key
+from seqgen.types import Encoded, Sequences
+
+EMBED, HIDDEN, BEAMS = 4, 6, 2
+SOURCE_LENGTHS, TARGET_LENGTHS = np.array([5, 2, 1]), np.array([4, 4, 2])
+WIDE = int(SOURCE_LENGTHS.max()), int(TARGET_LENGTHS.max())
+
+VARIANTS = {
+    "none": {"attention": "none"},
+    "none, summary every step": {"attention": "none", "context_every_step": True},
+    "bahdanau": {"attention": "bahdanau", "attention_dim": 3},
+    "luong_dot": {"attention": "luong_dot"},
+    "luong_general": {"attention": "luong_general"},
+    "luong_dot, fed": {"attention": "luong_dot", "input_feeding": True},
+    "luong_general, fed": {"attention": "luong_general", "input_feeding": True},
+}
+
+
+def random(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def sequences(lengths, width):
+    segments = (np.arange(width) < lengths[:, None]).astype(np.int32)
+    positions = segments * np.arange(width, dtype=np.int32)
+    return Sequences(*(jnp.asarray(a, jnp.int32) for a in (segments, segments, positions)))
+
+
+@functools.cache
+def build(kind="gru", variant="bahdanau", **options):
+    encoder_cfg = RecurrentEncoderConfig(kind=kind, num_layers=2, hidden_dim=HIDDEN // 2)
+    encoder = RecurrentEncoder(encoder_cfg, embed_dim=EMBED, rngs=nnx.Rngs(0))
+    cfg = RecurrentDecoderConfig(
+        kind=kind, num_layers=2, hidden_dim=HIDDEN, **{**VARIANTS[variant], **options}
+    )
+    decoder = RecurrentDecoder(cfg, embed_dim=EMBED, encoded=encoder.dims, rngs=nnx.Rngs(1))
+    return encoder, decoder
+
+
+SOURCE, TARGET = sequences(SOURCE_LENGTHS, WIDE[0]), sequences(TARGET_LENGTHS, WIDE[1])
+SOURCE_VECTORS, TARGET_VECTORS = random(0, 3, WIDE[0], EMBED), random(1, 3, WIDE[1], EMBED)
+EVERY = list(itertools.product(("simple", "lstm", "gru"), VARIANTS))
+
+
+def teacher_forced(encoder, decoder, key=None, **options):
+    encoded = encoder(SOURCE, embedded=SOURCE_VECTORS, key=key)
+    return decoder(TARGET, encoded, embedded=TARGET_VECTORS, key=key, **options)
+
+
+@pytest.mark.parametrize(("kind", "variant"), EVERY)
+def test_stepping_equals_extending_at_once_equals_the_teacher_forced_pass(kind, variant):
+    encoder, decoder = build(kind, variant, residual=True)
+    encoded = encoder(SOURCE, embedded=SOURCE_VECTORS)
+    expected = decoder(TARGET, encoded, embedded=TARGET_VECTORS)
+    start = decoder.init_decode(encoded, max_len=WIDE[1], num_beams=BEAMS)
+    vectors = jnp.repeat(TARGET_VECTORS, BEAMS, axis=0)
+    lengths = jnp.repeat(jnp.asarray(TARGET_LENGTHS), BEAMS)
+    at_once, end = decoder.extend(start, vectors, lengths)
+
+    state, stepped, attention = start, [], []
+    extend = jax.jit(decoder.extend)
+    for t in range(WIDE[1]):
+        now = (t < lengths).astype(jnp.int32)
+        output, state = extend(state, vectors[:, t : t + 1], now)
+        stepped.append(output.hidden)
+        attention.append(output.attention)
+    stepped = jnp.concatenate(stepped, axis=1)
+
+    real = np.arange(WIDE[1]) < np.asarray(lengths)[:, None]
+    wanted = np.where(real[..., None], jnp.repeat(expected, BEAMS, axis=0), 0)
+    np.testing.assert_allclose(np.where(real[..., None], at_once.hidden, 0), wanted, atol=1e-5)
+    np.testing.assert_allclose(np.where(real[..., None], stepped, 0), wanted, atol=1e-5)
+    for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(end), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    np.testing.assert_array_equal(state["rows"]["length"], lengths)
+    if decoder.attention is None:
+        assert at_once.attention is None
+        return
+    weights = np.asarray(at_once.attention)
+    np.testing.assert_allclose(np.concatenate(attention, axis=1)[real], weights[real], atol=1e-5)
+    np.testing.assert_allclose(weights[real].sum(-1), 1, atol=1e-5)
+    outside = np.arange(WIDE[0]) >= np.repeat(SOURCE_LENGTHS, BEAMS)[:, None]
+    assert not np.where(outside[:, None], weights, 0).any()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_padding_and_neighbours_change_nothing(variant):
+    """Each sentence alone, cut to its own length, gives what it gives in the batch."""
+    encoder, decoder = build("lstm", variant)
+    # Whatever stands on padding is multiplied by zero or masked: make it large.
+    source_vectors = SOURCE_VECTORS + 50.0 * (SOURCE.segments == 0)[..., None]
+    encoded = encoder(SOURCE, embedded=source_vectors)
+    together = decoder(TARGET, encoded, embedded=TARGET_VECTORS)
+    for row, (s, t) in enumerate(zip(SOURCE_LENGTHS, TARGET_LENGTHS, strict=True)):
+        alone = encoder(sequences(np.array([s]), s), embedded=SOURCE_VECTORS[row : row + 1, :s])
+        np.testing.assert_allclose(alone.memory[0], encoded.memory[row, :s], atol=1e-6)
+        np.testing.assert_allclose(alone.summary[0], encoded.summary[row], atol=1e-6)
+        hidden = decoder(
+            sequences(np.array([t]), t), alone, embedded=TARGET_VECTORS[row : row + 1, :t]
+        )
+        np.testing.assert_allclose(hidden[0], together[row, :t], atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["bahdanau", "luong_general, fed", "luong_general", "none"])
+def test_gradients_of_the_whole_model_equal_finite_differences(variant):
+    encoder, decoder = build("gru", variant)
+    graph, params = nnx.split((encoder, decoder))
+    weigh = random(2, 3, WIDE[1], EMBED)
+    key = make_key(0, step=3)
+
+    @jax.jit
+    def total(params):
+        encoder, decoder = nnx.merge(graph, params)
+        return (teacher_forced(encoder, decoder, key) * weigh).sum()
+
+    gradients = jax.grad(total)(params)
+    leaves, structure = jax.tree.flatten(params)
+    # One random direction over all parameters at once, and one for the attention's alone.
+    direction = [random(10 + i, *leaf.shape) for i, leaf in enumerate(leaves)]
+    slope = sum((g * d).sum() for g, d in zip(jax.tree.leaves(gradients), direction, strict=True))
+    shifted = [
+        total(jax.tree.unflatten(structure, [p + e * d for p, d in zip(leaves, direction)]))
+        for e in (1e-3, -1e-3)
+    ]
+    np.testing.assert_allclose(slope, (shifted[0] - shifted[1]) / 2e-3, rtol=2e-2)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_reorder_and_select_move_whole_rows(variant):
+    encoder, decoder = build("lstm", variant)
+    encoded = encoder(SOURCE, embedded=SOURCE_VECTORS)
+    start = decoder.init_decode(encoded, max_len=8, num_beams=BEAMS, history=True)
+    ones = jnp.ones(3 * BEAMS, jnp.int32)
+    # Beams differ from the first token on.
+    first, second = random(3, 3 * BEAMS, 2, EMBED), random(4, 3 * BEAMS, 1, EMBED)
+    _, state = decoder.extend(start, first, 2 * ones)
+    parents = jnp.array([[1, 1], [0, 1], [1, 0]])
+    rows = np.array([1, 1, 2, 3, 5, 4])
+    moved, _ = decoder.extend(decoder.reorder(state, parents), second, ones)
+    _, straight = decoder.extend(start, first[rows], 2 * ones)
+    expected, _ = decoder.extend(straight, second, ones)
+    np.testing.assert_allclose(moved.hidden, expected.hidden, atol=1e-6)
+
+    kept = jnp.array([2, 0])
+    chosen = decoder.select(state, kept)
+    rows = np.array([4, 5, 0, 1])
+    output, _ = decoder.extend(chosen, second[rows], ones[:4])
+    everyone, _ = decoder.extend(state, second, ones)
+    np.testing.assert_allclose(output.hidden, everyone.hidden[rows], atol=1e-6)
+
+
+def test_rewind_with_history_restores_any_earlier_length():
+    encoder, decoder = build("lstm", "luong_general, fed")
+    encoded = encoder(SOURCE, embedded=SOURCE_VECTORS)
+    start = decoder.init_decode(encoded, max_len=6, history=True)
+    vectors, lengths = random(5, 3, 5, EMBED), jnp.array([5, 3, 4])
+    output, state = decoder.extend(start, vectors, lengths)
+    plain, _ = decoder.extend(decoder.init_decode(encoded, max_len=6), vectors, lengths)
+    np.testing.assert_allclose(output.hidden[0], plain.hidden[0], atol=1e-6)
+    back = jnp.array([2, 0, 4])
+    after, _ = decoder.extend(decoder.rewind(state, back), vectors[:, :1], jnp.ones(3, jnp.int32))
+    _, expected_state = decoder.extend(start, vectors, back)
+    expected, _ = decoder.extend(expected_state, vectors[:, :1], jnp.ones(3, jnp.int32))
+    np.testing.assert_allclose(after.hidden, expected.hidden, atol=1e-6)
+
+
+def test_rewind_without_history_keeps_the_present_and_poisons_the_past():
+    encoder, decoder = build("gru", "bahdanau")
+    encoded = encoder(SOURCE, embedded=SOURCE_VECTORS)
+    start = decoder.init_decode(encoded, max_len=6)
+    _, state = decoder.extend(start, random(5, 3, 3, EMBED), jnp.array([3, 2, 3]))
+    rewound = decoder.rewind(state, jnp.array([3, 1, 3]))
+    for a, b in zip(rewound["rows"]["layers"], state["rows"]["layers"], strict=True):
+        np.testing.assert_array_equal(a["h"][::2], b["h"][::2])
+        assert np.isnan(a["h"][1]).all()
+
+
+def test_memory_and_keys_are_kept_once_a_sentence():
+    encoder, decoder = build("gru", "bahdanau")
+    encoded = encoder(SOURCE, embedded=SOURCE_VECTORS)
+    state = jax.eval_shape(lambda: decoder.init_decode(encoded, max_len=6, num_beams=4))
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(state["shared"])} == {3}
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(state["rows"])} == {12}
+
+
+def fake_encoded(*, states=()):
+    """What a Transformer hands over: any widths, no recurrent states."""
+    return Encoded(
+        memory=random(6, 3, WIDE[0], 7),
+        segments=SOURCE.segments,
+        positions=SOURCE.positions,
+        summary=random(7, 3, 5),
+        states=states,
+    )
+
+
+@pytest.mark.parametrize("variant", sorted(set(VARIANTS) - {"luong_dot", "luong_dot, fed"}))
+def test_any_encoder_will_do_and_each_path_to_it_matters(variant):
+    cfg = RecurrentDecoderConfig(kind="lstm", num_layers=1, hidden_dim=HIDDEN, **VARIANTS[variant])
+    dims = EncodedDims(memory=7, summary=5)
+    decoder = RecurrentDecoder(cfg, embed_dim=EMBED, encoded=dims, rngs=nnx.Rngs(1))
+    encoded = fake_encoded()
+
+    def run(encoded):
+        return decoder(TARGET, encoded, embedded=TARGET_VECTORS)
+
+    before = run(encoded)
+    assert before.shape == (3, WIDE[1], EMBED)
+    other_summary = run(dataclasses.replace(encoded, summary=encoded.summary + 1))
+    assert np.abs(before - other_summary).max() > 1e-3
+    other_memory = run(dataclasses.replace(encoded, memory=encoded.memory + 1))
+    assert (np.abs(before - other_memory).max() > 1e-3) == (decoder.attention is not None)
+
+
+def test_bridges_start_as_they_say():
+    encoder, copying = build("lstm", "bahdanau", bridge="copy")
+    encoded = encoder(SOURCE, embedded=SOURCE_VECTORS)
+    rows = copying.init_decode(encoded, max_len=4)["rows"]["layers"]
+    for mine, theirs in zip(rows, encoded.states, strict=True):
+        for name in ("h", "c"):
+            np.testing.assert_array_equal(mine[name], theirs[name])
+    _, zero = build("lstm", "bahdanau", bridge="zero")
+    for state in zero.init_decode(encoded, max_len=4)["rows"]["layers"]:
+        assert not state["h"].any() and not state["c"].any()
+    _, dense = build("lstm", "bahdanau", bridge="dense")
+    h, c = np.split(np.tanh(np.asarray(dense.bridge[1](encoded.summary))), 2, axis=-1)
+    state = dense.init_decode(encoded, max_len=4)["rows"]["layers"][1]
+    np.testing.assert_allclose(state["h"], h, atol=1e-6)
+    np.testing.assert_allclose(state["c"], c, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "dims", "message"),
+    [
+        ({"bridge": "copy"}, EncodedDims(memory=6, summary=6), "copy"),
+        ({"bridge": "copy"}, EncodedDims(6, 6, states=(6,), has_cell=True), "copy"),
+        ({"bridge": "copy"}, EncodedDims(6, 6, states=(6, 6), has_cell=False), "copy"),
+        ({"attention": "luong_dot"}, EncodedDims(memory=7, summary=6), "luong_dot"),
+        ({"attention": "none", "input_feeding": True}, EncodedDims(6, 6), "input_feeding"),
+        ({"context_every_step": True}, EncodedDims(6, 6), "context_every_step"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_with_the_way_out(options, dims, message):
+    cfg = RecurrentDecoderConfig(kind="lstm", num_layers=2, hidden_dim=6, **options)
+    with pytest.raises(ConfigError, match=message):
+        RecurrentDecoder(cfg, embed_dim=EMBED, encoded=dims, rngs=nnx.Rngs(0))
+
+
+def test_dropout_is_keyed_and_padding_changes_none_of_it():
+    encoder, decoder = build("gru", "bahdanau", dropout_rate=0.5)
+    one, two = make_key(0, step=1), make_key(0, step=2)
+    first = teacher_forced(encoder, decoder, one)
+    np.testing.assert_array_equal(first, teacher_forced(encoder, decoder, one))
+    assert np.abs(first - teacher_forced(encoder, decoder, two)).max() > 0.01
+    encoded = encoder(
+        sequences(SOURCE_LENGTHS, WIDE[0] + 2),
+        embedded=jnp.pad(SOURCE_VECTORS, [(0, 0), (0, 2), (0, 0)]),
+        key=one,
+    )
+    longer = decoder(
+        sequences(TARGET_LENGTHS, WIDE[1] + 3),
+        encoded,
+        embedded=jnp.pad(TARGET_VECTORS, [(0, 0), (0, 3), (0, 0)]),
+        key=one,
+    )
+    np.testing.assert_allclose(longer[:, : WIDE[1]], first, atol=1e-6)
