@@ -35,6 +35,8 @@ def test_bad_json_gives_a_typed_error(text):
 
 
 def test_json_keeps_types():
+    true_rate = '{"optimizer": {"learning_rate": true}}'
+    assert "bad value for  optimizer.learning_rate: true" in told(config.from_json, true_rate)
     assert "bad value for  train.seed: 1.0" in told(config.from_json, '{"train": {"seed": 1.0}}')
     assert "bad value for  train.seed: true" in told(config.from_json, '{"train": {"seed": true}}')
     cfg = config.from_json(

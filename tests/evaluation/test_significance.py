@@ -101,7 +101,7 @@ def test_bootstrap_error_of_a_proportion_is_the_textbook_one():
 
 
 def test_pairing_sees_a_small_gain_that_apart_draws_would_hide():
-    """B mends 12 of A's 100 errors: apart, each score is uncertain by +-7; paired, B always wins."""
+    """B mends 12 of A's 100 errors: apart, each score is uncertain by 7; paired, B always wins."""
     references = ["x"] * 200
     a = ["x"] * 100 + ["y"] * 100
     b = ["x"] * 112 + ["y"] * 88
