@@ -120,8 +120,8 @@ class RecurrentDecoder(nnx.Module):
         x = embedded.swapaxes(0, 1)
         if teacher_forcing_rate < 1 and key is not None:
             assert next_embedding is not None, "scheduled sampling needs next_embedding"
-            forced = keep_mask((num_rows, steps), 1 - teacher_forcing_rate, fold(key, 1))
-            forced = (forced | (jnp.arange(steps) == 0)).T
+            own = keep_mask((num_rows, steps), teacher_forcing_rate, fold(key, 1))
+            forced = (~own | (jnp.arange(steps) == 0)).T
             x = self._mix_own(shared, rows, x, drops, forced, next_embedding)
         hidden, _, _ = self._advance(shared, rows, x, drops)
         return hidden.swapaxes(0, 1)
