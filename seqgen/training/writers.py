@@ -5,7 +5,8 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from seqgen.training.run_directory import write_atomically
@@ -89,12 +90,25 @@ class JsonlWriter:
         self._file.close()
 
 
+@contextlib.contextmanager
+def _torch_hidden() -> Iterator[None]:
+    """Spare seconds: tensorboardX imports torch where it is installed, to accept its tensors."""
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]  # makes `import torch` fail
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
+
+
 class TensorBoardWriter:
     """Scalars as TensorBoard events; a resumed run hides the events that it will write again."""
 
     def __init__(self, folder: pathlib.Path, *, last_step: int):
-        from tensorboardX import SummaryWriter
-
+        with _torch_hidden():
+            from tensorboardX import SummaryWriter
         purge_step = last_step + 1 if last_step else None
         self._writer = SummaryWriter(str(folder), purge_step=purge_step, flush_secs=30)
 
