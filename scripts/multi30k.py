@@ -20,8 +20,8 @@ import pathlib
 import sys
 from typing import Any
 
-from seqgen import experiment
 from seqgen.cli.main import main as seqgen
+from seqgen.runs import Run
 
 MODELS = {
     "transformer-tiny": "transformer_tiny",
@@ -98,7 +98,7 @@ def report_run(name: str, workdir: pathlib.Path, data: pathlib.Path) -> dict[str
         )
     )
     val = json.loads(call("evaluate", *common, "--split=val", "--three_ways"))
-    run = experiment.Run.open(workdir)
+    run = Run.open(workdir)
     generator = run.generator(CHECKPOINT)
     odd = odd_lines(data)
     answers = generator.generate(list(odd.values()), num_beams=NUM_BEAMS)
@@ -153,11 +153,11 @@ def markdown(reports: list[dict[str, Any]]) -> str:
     lines = [
         "# Multi30k English-German",
         "",
-        "Written by `python scripts/multi30k.py report`; all numbers are in the JSON files beside.",
-        f"Checkpoint {CHECKPOINT}, beam {NUM_BEAMS}. `Moses` is the custom of the published anchor:",
-        "lower-cased Moses tokens, tokenize=none. Test is test_2016_flickr.",
+        "Written by `python scripts/multi30k.py report`; all numbers are in the JSON files",
+        f"beside. Checkpoint {CHECKPOINT}, beam {NUM_BEAMS}. `Moses` is the custom of the",
+        "published anchor: lower-cased Moses tokens, tokenize=none. Test is test_2016_flickr.",
         "",
-        "| model | parameters | updates | test Moses | test 13a lower | test 13a | val 13a | chrF |",
+        "| model | parameters | updates | Moses | 13a lower | 13a | val 13a | chrF |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for report in reports:
@@ -171,7 +171,7 @@ def markdown(reports: list[dict[str, Any]]) -> str:
     ways = reports[0]["test"]["three_ways"]
     lines += ["", *(f"- {name}: `{way['signature']}`" for name, way in ways.items())]
     lines += ["", "## BLEU (13a) by length of the source in words", ""]
-    groups = [row for row in reports[0]["test"]["by_length"]]
+    groups = reports[0]["test"]["by_length"]
     spans = [f"{row['min_words']}-{row['max_words']}" for row in groups]
     lines += ["| model | " + " | ".join(spans) + " |", "|---" * (len(spans) + 1) + "|"]
     counts = " | ".join(str(row["examples"]) for row in groups)
@@ -192,7 +192,7 @@ def markdown(reports: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Parse and do."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Multi30k: train, report")
     verbs = parser.add_subparsers(dest="verb", required=True)
     for verb in ("train", "report"):
         sub = verbs.add_parser(verb)

@@ -56,7 +56,7 @@ def train_and_score(pairing: str, runs: pathlib.Path) -> dict:
 
 def main() -> int:
     """Train what is missing, print one JSON row a pairing, and write them all."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Every pairing on reversal")
     parser.add_argument("--runs", type=pathlib.Path, required=True)
     parser.add_argument("--output", type=pathlib.Path)
     parser.add_argument("--only", help="one pairing, such as gru,lstm,none")

@@ -15,7 +15,7 @@ __all__ = ["__version__", "load"]
 def __getattr__(name: str) -> Any:
     """`load` on first use: importing the package must not import jax."""
     if name == "load":
-        from seqgen.experiment import load
+        from seqgen.runs import load
 
         return load
     raise AttributeError(f"module 'seqgen' has no attribute {name!r}")

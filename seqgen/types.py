@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar
 
 import jax
-import numpy as np
 
 from seqgen.errors import ConfigError
 
-Array = jax.Array | np.ndarray
+# jax.Array in traced code, numpy.ndarray on the host. As a union, a type checker would refuse every
+# use that only one of them allows.
+Array = Any
 PyTree = Any
 Params = dict[str, Any]  # nested dicts of float32 arrays; keys are strings ('layers/0/...')
 

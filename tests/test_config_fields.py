@@ -11,7 +11,7 @@ from seqgen.config import Config
 from seqgen.config_schema import Leaf, Node
 
 PACKAGE = pathlib.Path(config_schema.__file__).parent
-MEETING_PLACES = ("experiment.py", "inference.py", "cli/")
+MEETING_PLACES = ("experiment.py", "runs.py", "inference.py", "cli/")
 OWNERS = {  # section of the config -> where its fields are read (besides the meeting places)
     "": (),
     "model": ("models/",),

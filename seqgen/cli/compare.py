@@ -43,16 +43,16 @@ def run(args: argparse.Namespace) -> int:
     checkpoint = parse_checkpoint(args.checkpoint)
     if args.draws < 100:
         raise ConfigError(f"--draws={args.draws} is too few for an interval; take 100 or more")
-    runs = [require_run(args.run_a), require_run(args.run_b)]
-    from seqgen import config, experiment
+    folders = [require_run(args.run_a), require_run(args.run_b)]
+    from seqgen import config, runs
     from seqgen.evaluation import significance
 
     options = search_options(args)
     results = []
-    for path in runs:
+    for path in folders:
         with line_counter(f"{path}: decoded") as progress:
             results.append(
-                experiment.evaluate(
+                runs.evaluate(
                     path,
                     split=args.split,
                     checkpoint=checkpoint,
@@ -64,9 +64,9 @@ def run(args: argparse.Namespace) -> int:
     if examples != examples_b:
         raise ConfigError(
             f"split {args.split} is not the same text in both runs",
-            details=[f"{path}: {len(found[1])} examples" for path, found in zip(runs, results)],
+            details=[f"{path}: {len(found[1])} examples" for path, found in zip(folders, results)],
         )
-    configs = [config.read_json(path / "config.json") for path in runs]
+    configs = [config.read_json(path / "config.json") for path in folders]
     rules = configs[0].evaluation
     comparison = significance.paired_bootstrap(
         hypotheses_a,
@@ -78,10 +78,10 @@ def run(args: argparse.Namespace) -> int:
         tokenize=rules.tokenize,
         lowercase=rules.lowercase,
     )
-    names = _names(runs, [cfg.name for cfg in configs])
+    names = _names(folders, [cfg.name for cfg in configs])
     said = significance.verdict(comparison, name_a=names[0], name_b=names[1])
     if args.json:
-        facts = {"run_a": str(runs[0]), "run_b": str(runs[1]), "split": report["split"]}
+        facts = {"run_a": str(folders[0]), "run_b": str(folders[1]), "split": report["split"]}
         facts |= dataclasses.asdict(comparison)
         print(json.dumps({**facts, "is_real": comparison.is_real, "verdict": said}))
         return 0
@@ -97,9 +97,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _names(runs: list[pathlib.Path], given: list[str]) -> list[str]:
+def _names(folders: list[pathlib.Path], given: list[str]) -> list[str]:
     """What to call two runs: by config, else by directory, else by path: the first that differ."""
-    for names in (given, [path.resolve().name for path in runs]):
+    for names in (given, [path.resolve().name for path in folders]):
         if all(names) and names[0] != names[1]:
             return names
-    return [str(path) for path in runs]
+    return [str(path) for path in folders]

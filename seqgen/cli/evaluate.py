@@ -75,13 +75,13 @@ def run(args: argparse.Namespace) -> int:
     checkpoint = parse_checkpoint(args.checkpoint)
     edges = _edges(args.by_length)
     workdir = require_run(args.workdir)
-    from seqgen import config, experiment
+    from seqgen import config, runs
     from seqgen.evaluation import by_length, scores, table
 
     cfg = config.read_json(workdir / "config.json")
     options = search_options(args)
     with line_counter("decoded") as progress:
-        report, examples, hypotheses = experiment.evaluate(
+        report, examples, hypotheses = runs.evaluate(
             workdir,
             split=args.split,
             checkpoint=checkpoint,

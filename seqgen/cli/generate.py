@@ -59,9 +59,9 @@ def run(args: argparse.Namespace) -> int:
     workdir = require_run(args.workdir)
     options = search_options(args)
     options |= {n: getattr(args, n) for n in _OPTIONS if getattr(args, n) is not None}
-    from seqgen import experiment
+    from seqgen import runs
 
-    generator = experiment.load(workdir, checkpoint=checkpoint)
+    generator = runs.load(workdir, checkpoint=checkpoint)
     with (
         output(args.output) as file,
         line_counter("answered", enabled=args.output != "-") as progress,

@@ -1,0 +1,179 @@
+"""A run directory opened for reading: its config, tokenizers, model, checkpoints, scores."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from seqgen import config as config_module
+from seqgen import data
+from seqgen.config import Config
+from seqgen.errors import ConfigError, DataError
+from seqgen.evaluation import evaluators
+from seqgen.inference import Generator
+from seqgen.models import build_model
+from seqgen.nn.parameters import Definition
+from seqgen.training.checkpoint_reader import CheckpointReader
+from seqgen.training.compilation import enable_compile_cache
+from seqgen.training.precision import resolve_compute_dtype
+from seqgen.training.sharding import Layout
+from seqgen.training.step import make_eval_step
+from seqgen.types import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished or running experiment, opened for reading.
+
+    Attributes:
+      path: the run directory.
+      config: as it was resolved when training started.
+      tokenizers: source and target.
+      definition: the model.
+    """
+
+    path: pathlib.Path
+    config: Config
+    tokenizers: data.Tokenizers
+    definition: Definition
+
+    @classmethod
+    def open(cls, workdir: str | pathlib.Path) -> "Run":
+        """Read `workdir`.
+
+        Raises:
+          ConfigError: it holds no run.
+        """
+        path = pathlib.Path(workdir)
+        if not (path / "config.json").exists():
+            raise ConfigError(
+                f"no run in {path}",
+                details=[
+                    "a run directory holds config.json, tokenizer/ and checkpoints/",
+                    f"make one       seqgen train --config=FILE.py --workdir={path}",
+                ],
+            )
+        cfg = config_module.read_json(path / "config.json")
+        tokenizers = data.load_tokenizers(path / "tokenizer")
+        return cls(path, cfg, tokenizers, build_definition(cfg, tokenizers))
+
+    def params(self, which: str | int = "best") -> Params:
+        """Parameters of a checkpoint: 'best', 'last', 'avg:N' or a step."""
+        return CheckpointReader(self.path).restore_params(self.definition.abstract, which)
+
+    def generator(self, which: str | int = "best") -> Generator:
+        """Text in, text out, with the parameters of a checkpoint."""
+        return make_generator(self.config, self.definition, self.params(which), self.tokenizers)
+
+
+def load(workdir: str | pathlib.Path, *, checkpoint: str | int = "best") -> Generator:
+    """A trained model ready to answer text.
+
+    Args:
+      workdir: the run directory.
+      checkpoint: 'best', 'last', 'avg:N' (mean of the newest N) or a step.
+
+    Raises:
+      ConfigError: there is no run or no such checkpoint.
+      CheckpointError: no checkpoint can be used.
+    """
+    enable_compile_cache()
+    return Run.open(workdir).generator(checkpoint)
+
+
+def build_definition(cfg: Config, tokenizers: data.Tokenizers) -> Definition:
+    """The model of a resolved config (`train.compute_dtype` is not 'auto' any more)."""
+    return build_model(
+        cfg.model,
+        source_vocab_size=tokenizers.source.vocab_size,
+        target_vocab_size=tokenizers.target.vocab_size,
+        compute_dtype=resolve_compute_dtype(cfg.train.compute_dtype),
+    )
+
+
+def make_generator(
+    cfg: Config, definition: Definition, params: Params, tokenizers: data.Tokenizers
+) -> Generator:
+    """A `Generator` with the limits that the model's position tables set."""
+
+    def limit(part: Any) -> int | None:
+        return part.max_positions if getattr(part, "positions", "") == "learned" else None
+
+    return Generator(
+        definition,
+        params,
+        tokenizers.source,
+        tokenizers.target,
+        cfg.decode,
+        max_source_len=limit(cfg.model.encoder),
+        max_target_len=limit(cfg.model.decoder),
+    )
+
+
+def evaluate(
+    workdir: str | pathlib.Path,
+    *,
+    split: str = "test",
+    checkpoint: str | int = "best",
+    overrides: Mapping[str, Any] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[dict[str, Any], list[dict[str, str]], list[str]]:
+    """Score a run on a split.
+
+    Args:
+      workdir: the run directory.
+      split: a file stem; 'test' means the only split whose name starts with it.
+      checkpoint: 'best', 'last', 'avg:N' or a step.
+      overrides: decoding options, such as {'num_beams': 5}.
+      progress: called with the number of decoded lines.
+
+    Returns:
+      The report (see `evaluation.evaluators.split_report`), the examples, the hypotheses.
+
+    Raises:
+      ConfigError: no such run or checkpoint.
+      DataError: no such split.
+    """
+    enable_compile_cache()
+    run = Run.open(workdir)
+    cfg = run.config
+    text = data.prepare(cfg.data, cfg.tokenizer, workdir=run.path, tokenizers=run.tokenizers)
+    split = pick_split(split, text.splits)
+    generator = run.generator(checkpoint)
+    eval_step = make_eval_step(
+        run.definition,
+        train_cfg=cfg.train,
+        layout=Layout.of(type(cfg.mesh)()),
+        compute_dtype=resolve_compute_dtype(cfg.train.compute_dtype),
+    )
+    values = evaluators.teacher_forced_values(eval_step, generator.params, text.eval_batches(split))
+    examples = text.examples(split)
+    sources = [example["source"] for example in examples]
+    hypotheses = [
+        answers[0].text
+        for answers in generator.stream(sources, progress=progress, **(overrides or {}))
+    ]
+    report = evaluators.split_report(
+        split=split,
+        examples=examples,
+        hypotheses=hypotheses,
+        teacher_forced=values,
+        cfg=cfg.evaluation,
+    )
+    return report, examples, hypotheses
+
+
+def pick_split(wanted: str, splits: Iterable[str]) -> str:
+    """The split called `wanted`; 'test' and 'val' also mean the only one that starts so.
+
+    Raises:
+      DataError: none or several fit; those that exist are listed.
+    """
+    names = sorted(splits)
+    if wanted in names:
+        return wanted
+    fitting = [name for name in names if wanted == "test" and name.startswith("test")]
+    if len(fitting) == 1:
+        return fitting[0]
+    cause = f"several splits are called {wanted}*" if fitting else f"no split {wanted!r}"
+    raise DataError(cause, details=[f"there are      {', '.join(fitting or names)}"])
