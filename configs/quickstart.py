@@ -54,14 +54,14 @@ def get_config(arg: str = "") -> ConfigDict:
         name="adam", learning_rate=2e-3, schedule="cosine", warmup_steps=200, clip_norm=1.0
     )
     config.train = dict(
-        num_steps=2000,
-        log_every_steps=50,
-        eval_every_steps=500,
-        checkpoint_every_steps=500,
+        num_steps=800,
+        log_every_steps=20,
+        eval_every_steps=200,
+        checkpoint_every_steps=200,
         label_smoothing=0.0,
         best_metric="eval/exact_match",
     )
-    config.evaluation = dict(max_examples=500)
+    config.evaluation = dict(max_examples=300, metrics=("exact_match", "chrf"))
     config.decode = dict(num_beams=1)
     return config
 

@@ -74,7 +74,7 @@ def get_config(arg: str = "gru,gru") -> ConfigDict:
         checkpoint_every_steps=500,
         best_metric="eval/exact_match",
     )
-    config.evaluation = dict(max_examples=500)
+    config.evaluation = dict(max_examples=300, metrics=("exact_match",))
     return config
 
 

@@ -132,7 +132,7 @@ def _differences(old: Any, new: Any, path: str = "") -> list[str]:
 
 def _evaluators(cfg: Config, definition: Definition, text: data.TextData) -> list[loop.Evaluator]:
     split = cfg.evaluation.split
-    if split not in text.splits or not cfg.train.eval_every_steps:
+    if split not in text.splits:
         return []
     limit = cfg.evaluation.max_examples
     eval_step = make_eval_step(

@@ -20,6 +20,8 @@ from seqgen.training.sharding import Layout
 from seqgen.training.step import make_eval_step
 from seqgen.types import Params
 
+VAL_ALIASES = ("dev", "validation")
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -164,7 +166,7 @@ def evaluate(
 
 
 def pick_split(wanted: str, splits: Iterable[str]) -> str:
-    """The split called `wanted`; 'test' and 'val' also mean the only one that starts so.
+    """The split called `wanted`; 'dev' is 'val', and 'test' also the only one that starts so.
 
     Raises:
       DataError: none or several fit; those that exist are listed.
@@ -172,6 +174,8 @@ def pick_split(wanted: str, splits: Iterable[str]) -> str:
     names = sorted(splits)
     if wanted in names:
         return wanted
+    if wanted in VAL_ALIASES and "val" in names:
+        return "val"
     fitting = [name for name in names if wanted == "test" and name.startswith("test")]
     if len(fitting) == 1:
         return fitting[0]

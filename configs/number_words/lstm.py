@@ -52,7 +52,7 @@ def get_config(arg: str = "") -> ConfigDict:
         label_smoothing=0.0,
         best_metric="eval/exact_match",
     )
-    config.evaluation = dict(max_examples=500)
+    config.evaluation = dict(max_examples=300, metrics=("exact_match", "chrf"))
     config.decode = dict(num_beams=1)
     return config
 
