@@ -62,7 +62,7 @@ def train(
       evaluators: called in turn with (params, step); the moving average is given where it exists.
       identity: JSON values that must not change between resumes ({'model', 'tokenizer', 'data'}).
       facts: further JSON values for each manifest ('config_hash', 'code_version').
-      progress: display, closed by the caller; plain lines on stderr by default.
+      progress: display; plain lines on stderr by default.
 
     Raises:
       ConfigError: the directory belongs to another model or corpus; too few devices.
@@ -108,6 +108,7 @@ def train(
     pending: list[tuple[int, Any]] = []  # metrics of steps that stay on the device until a log step
     with contextlib.ExitStack() as stack:
         stack.enter_context(run.failure_status())
+        stack.callback(progress.close)
         stack.callback(store.close)
         writers = Writers(run.path, step, tensorboard=cfg.tensorboard, report=progress.line)
         stack.callback(writers.close)
@@ -165,6 +166,7 @@ def train(
             for report in compiles[num_compiles:]:
                 progress.line(report.line())
             meter.end_step(facts_here, compiled=len(compiles) > num_compiles)
+            progress.tick(step, cfg.num_steps)
             fault_point("loop.step_done", step=step)
 
             # ---- log ----------------------------------------------------------------------------

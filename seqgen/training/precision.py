@@ -1,6 +1,7 @@
 """Which operand type makes matrix products fast here, measured once a run."""
 
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +14,21 @@ PROBE_SHAPES = ((1024, 256, 1024), (204, 256, 1024), (512, 256, 4096))
 GAIN = 1.15  # bfloat16 must be this much faster to be worth its rounding
 
 
-def resolve_compute_dtype(wanted: str) -> str:
-    """'float32' or 'bfloat16'; 'auto' measures (about a second). Call it once, write it down."""
+def resolve_compute_dtype(wanted: str, *, report: Callable[[str], None] | None = None) -> str:
+    """'float32' or 'bfloat16'; 'auto' measures (about a second). Call it once, write it down.
+
+    Args:
+      wanted: a choice, or 'auto'.
+      report: receives one line with the measurement.
+    """
     if wanted != "auto":
         return wanted
     seconds = measure_dots()
-    return "bfloat16" if seconds["float32"] > GAIN * seconds["bfloat16"] else "float32"
+    chosen = "bfloat16" if seconds["float32"] > GAIN * seconds["bfloat16"] else "float32"
+    if report is not None:
+        times = ", ".join(f"{name} {1e3 * value:.1f} ms" for name, value in seconds.items())
+        report(f"compute dtype: {chosen} (probe products: {times})")
+    return chosen
 
 
 def measure_dots() -> dict[str, float]:

@@ -59,10 +59,15 @@ def clock(seconds: float) -> str:
     return f"{minutes}m{whole % 60:02d}s" if minutes else f"{whole}s"
 
 
+def position_column(step: int, num_steps: int) -> str:
+    """'train 1,240/5,000 25% ▇─────'."""
+    done = min(step / max(num_steps, 1), 1.0)
+    filled = int(done * BAR_WIDTH)
+    return f"train {step:,}/{num_steps:,} {done:.0%} " + "▇" * filled + "─" * (BAR_WIDTH - filled)
+
+
 def step_columns(view: StepView) -> list[str]:
     """The columns of the progress line, the ones that matter most first."""
-    done = view.step / max(view.num_steps, 1)
-    filled = round(done * BAR_WIDTH)
     values = view.values
 
     def show(name: str, pattern: str) -> str:
@@ -70,9 +75,7 @@ def step_columns(view: StepView) -> list[str]:
         return pattern.format(value) if value is not None else "-"
 
     return [
-        f"train {view.step:,}/{view.num_steps:,} {done:.0%} "
-        + "▇" * filled
-        + "─" * (BAR_WIDTH - filled),
+        position_column(view.step, view.num_steps),
         f"loss {show('train/loss', '{:.3f}')}",
         f"ppl {show('train/perplexity', '{:.4g}')}",
         f"acc {show('train/accuracy', '{:.2f}').removeprefix('0')}",
@@ -153,6 +156,9 @@ class Progress:
         """Show where training stands, at a logged step."""
         self.line(fit_columns(step_columns(view), PLAIN_WIDTH))
 
+    def tick(self, step: int, num_steps: int) -> None:
+        """A step was started; between logged steps only a live line moves."""
+
     def evaluation(
         self,
         step: int,
@@ -177,7 +183,7 @@ class Progress:
                 self.line(f"  {name:<10} {shown}")
 
     def close(self) -> None:
-        """Take the live line away."""
+        """Take the live line away; it comes back with the next thing to show."""
 
     def _print(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
@@ -226,6 +232,9 @@ class LiveProgress(Progress):
         if self._log is not None:
             self._log(fit_columns(self._columns, PLAIN_WIDTH))
 
+    def tick(self, step: int, num_steps: int) -> None:
+        self._columns[:1] = [position_column(step, num_steps)]
+
     def close(self) -> None:
         self._live.stop()
 
@@ -241,6 +250,8 @@ class LiveProgress(Progress):
 
     def _end(self, name: str) -> None:
         self._phase = None
+        if not self._columns:  # before the first step: what comes next may be an error message
+            self._live.stop()
 
 
 def make_progress(
