@@ -8,7 +8,12 @@ from flax import nnx
 
 from seqgen.errors import ConfigError
 from seqgen.models.base import DecodeOutput
-from seqgen.models.config import RECURRENT_KINDS, ModelConfig
+from seqgen.models.config import (
+    RECURRENT_KINDS,
+    ModelConfig,
+    TransformerDecoderConfig,
+    TransformerEncoderConfig,
+)
 from seqgen.models.recurrent import RecurrentDecoder, RecurrentEncoder
 from seqgen.models.transformer import TransformerDecoder, TransformerEncoder
 from seqgen.nn.dense import dot
@@ -53,7 +58,7 @@ def check_model(
         ("encoder", config.encoder, max_source_len),
         ("decoder", config.decoder, max_target_len),
     ):
-        if cfg.kind != "transformer":
+        if not isinstance(cfg, TransformerEncoderConfig | TransformerDecoderConfig):
             continue
         heads, groups = cfg.num_heads, cfg.num_kv_heads or cfg.num_heads
         if config.embed_dim % heads or heads % groups:
