@@ -72,7 +72,7 @@ def get_config(arg: str = "gru,gru") -> ConfigDict:
         num_steps=3_000,
         eval_every_steps=500,
         checkpoint_every_steps=500,
-        best_metric="eval/exact_match",
+        best_metric="eval/loss",
     )
     config.evaluation = dict(max_examples=300, metrics=("exact_match",))
     return config

@@ -50,7 +50,7 @@ def get_config(arg: str = "") -> ConfigDict:
         eval_every_steps=500,
         checkpoint_every_steps=500,
         label_smoothing=0.0,
-        best_metric="eval/exact_match",
+        best_metric="eval/loss",
     )
     config.evaluation = dict(max_examples=300, metrics=("exact_match", "chrf"))
     config.decode = dict(num_beams=1)
