@@ -19,7 +19,7 @@ from seqgen.training.meter import BatchFacts, Meter
 from seqgen.training.optimizer import build_optimizer
 from seqgen.training.progress import Progress
 from seqgen.training.reports import Outcome, log_row, step_view, summarise, watch_bad_steps
-from seqgen.training.run_directory import RunDirectory
+from seqgen.training.run_directory import RunDirectory, code_version
 from seqgen.training.sharding import Layout
 from seqgen.training.signals import StopSignals
 from seqgen.training.state import TrainState, abstract_state, flatten, init_state
@@ -61,7 +61,7 @@ def train(
       mesh_cfg: devices; one by default.
       evaluators: called in turn with (params, step); the moving average is given where it exists.
       identity: JSON values that must not change between resumes ({'model', 'tokenizer', 'data'}).
-      facts: further JSON values for each manifest ('config_hash', 'code_version').
+      facts: further JSON values for each manifest ('config_hash').
       progress: display; plain lines on stderr by default.
 
     Raises:
@@ -211,7 +211,7 @@ def open_store(
         keep_every=cfg.keep_every_steps,
         asynchronous=cfg.async_checkpoints,
         identity=identity,
-        facts=facts,
+        facts={"code_version": code_version(), **(facts or {})},
         report=report,
     )
     store.clean()

@@ -66,21 +66,25 @@ class RunDirectory:
             lock = (self.path / "LOCK").open("a+", encoding="utf-8")
         except OSError as error:
             raise StorageError(f"cannot write to {self.path}", details=[str(error)]) from error
+        lock.seek(0)
+        holder = lock.read().strip()
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.seek(0)
-            holder = lock.read().strip()
+            held = False
+        except BlockingIOError:
+            held = True
+        except OSError:  # a file system without locks: believe the file while its process lives
+            held = is_alive(holder)
+        if held:
             lock.close()
             raise ConfigError(
                 f"another training holds {self.path}",
                 details=[f"holder         {holder}", "wait for it, or choose another --workdir"],
-            ) from error
-        lock.seek(0)
-        lock.truncate()
+            )
+        lock.truncate(0)
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": started}
-        lock.write(json.dumps(holder) + "\n")
+        facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": started}
+        lock.write(json.dumps(facts) + "\n")
         lock.flush()
         self._lock = lock
 
@@ -182,6 +186,20 @@ class RunDirectory:
         with contextlib.suppress(OSError):
             folder.mkdir(exist_ok=True)
             write_atomically(folder / f"{step}.txt", "\n".join(blocks))
+
+
+def is_alive(holder: str) -> bool:
+    """Whether the process that a LOCK names runs; True for one on another host, to be safe."""
+    try:
+        facts = json.loads(holder)
+        if facts["host"] != socket.gethostname():
+            return True
+        os.kill(facts["pid"], 0)
+    except (ValueError, KeyError, TypeError, ProcessLookupError):
+        return False
+    except PermissionError:  # it runs, as another user
+        return True
+    return True
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:

@@ -56,7 +56,7 @@ def make_loss(
             batch.weights,
             label_smoothing=0.0 if key is None else train_cfg.label_smoothing,
             compute_dtype=compute_dtype,
-            chunk_tokens=train_cfg.loss_chunk_tokens,
+            chunk_tokens=train_cfg.loss_chunk_tokens or batch.labels.size,
         )
         return sums.loss, {
             "loss": sums.loss,

@@ -1,17 +1,20 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 
 import pytest
 
 from seqgen.errors import ConfigError
+from seqgen.training import run_directory
 from seqgen.training.run_directory import RunDirectory
 from seqgen.training.writers import JsonlWriter, TensorBoardWriter, encode_row, read_rows
 
 HOLDER = """
 import sys, time
+from seqgen.training import run_directory
 from seqgen.training.run_directory import RunDirectory
 with RunDirectory(sys.argv[1]):
     print("held", flush=True)
@@ -42,6 +45,24 @@ def test_one_process_cannot_hold_it_twice(tmp_path):
         RunDirectory(tmp_path).acquire()
     with RunDirectory(tmp_path):
         pass
+
+
+def test_a_file_system_without_locks_goes_by_the_process(tmp_path, monkeypatch):
+    def refuse(file, how):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(run_directory.fcntl, "flock", refuse)
+    with RunDirectory(tmp_path), pytest.raises(ConfigError, match="another training"):
+        RunDirectory(tmp_path).acquire()
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    holder = {"pid": dead.pid, "host": socket.gethostname()}
+    (tmp_path / "LOCK").write_text(json.dumps(holder))
+    with RunDirectory(tmp_path):
+        pass
+    (tmp_path / "LOCK").write_text(json.dumps(holder | {"host": "elsewhere"}))
+    with pytest.raises(ConfigError, match="elsewhere"):
+        RunDirectory(tmp_path).acquire()
 
 
 def test_config_and_environment_are_strict_json(tmp_path):
