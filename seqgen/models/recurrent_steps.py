@@ -147,7 +147,7 @@ def run_steps(
         (seen, between),
         kernels=kernels,
         biases=biases,
-        hoisted={first.step_name("0"): first.input(x)},
+        hoisted={first.step_name("0"): first.hoist(x)},
         constants=constants,
         compute_dtype=decoder.compute_dtype,
     )

@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqgen.nn.dense import Dense
+from seqgen.nn.dense import Dense, dense
 from seqgen.nn.parameters import param
 from seqgen.nn.scan import Project, time_scan
-from seqgen.types import Array, load_component
+from seqgen.types import Array, PyTree, load_component
 
 State = dict[str, Array]  # 'h' (what the layer puts out) and, for LSTM, 'c'; each [B, H]
 
@@ -174,19 +174,23 @@ class RecurrentLayer(nnx.Module):
         Args:
           name: prefix of the products' names.
           input_kernel: of the input that arrives step by step, where that is not the layer's whole
-            input (the rest, bias included, is then hoisted under the name `step_name(name)`).
+            input (`hoist` gives the rest).
         """
         own: Any = self.recurrent_kernel[...]
         entering: Any = self.input.kernel[...] if input_kernel is None else input_kernel
-        biases: dict[str, Any] = {}
-        if input_kernel is None:
-            assert self.input.bias is not None
-            biases[self.step_name(name)] = self.input.bias[...]
+        assert self.input.bias is not None
+        biases: dict[str, Any] = {self.step_name(name): self.input.bias[...]}
         if self.cell.joint:
             return {self.step_name(name): jnp.concatenate([entering, own])}, biases
         assert self.recurrent_bias is not None
         biases[f"{name}/recurrent"] = self.recurrent_bias[...]
         return {self.step_name(name): entering, f"{name}/recurrent": own}, biases
+
+    def hoist(self, x: Array) -> Array:
+        """The input product of a whole sequence [..., I], without the bias: that is added in the
+        scan, where it costs no pass over memory.
+        """
+        return dense(x, self.input.kernel[...], compute_dtype=self.compute_dtype)
 
     def step_name(self, name: str) -> str:
         """Name of the product that takes the input in `step`."""
@@ -222,17 +226,21 @@ class RecurrentLayer(nnx.Module):
           Hidden states [T, B, H] and the last state.
         """
         cell = self.cell
-        gates = self.input(x)
+        gates = self.hoist(x)
         if added is not None:
             gates = gates + added
         state = self.initial_state(x.shape[1]) if state is None else state
-        biases = {} if self.recurrent_bias is None else {"recurrent": self.recurrent_bias[...]}
+        assert self.input.bias is not None
+        bias: Any = self.input.bias[...]
+        own_bias: Any = bias if self.recurrent_bias is None else self.recurrent_bias[...]
 
-        def step(project: Project, constants: None, state: State, sliced):
+        def step(project: Project, constants: PyTree, state: State, sliced):
             gates, seen = sliced
             recurrent = project("recurrent", state["h"])
             if cell.joint:
                 gates, recurrent = recurrent, None
+            else:
+                gates = gates + constants
             new = keep_where(seen, cell.advance(state, gates, recurrent), state)
             return new, new["h"]
 
@@ -241,8 +249,9 @@ class RecurrentLayer(nnx.Module):
             state,
             (None if cell.joint else gates, mask),
             kernels={"recurrent": self.recurrent_kernel[...]},
-            biases=biases,
+            biases={"recurrent": own_bias},
             hoisted={"recurrent": gates} if cell.joint else {},
+            constants=None if cell.joint else bias,
             compute_dtype=self.compute_dtype,
             reverse=reverse,
         )

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from seqgen.nn.dense import dot, weight_gradient
+from seqgen.nn.dense import dot, row_major, weight_gradient
 from seqgen.types import Array, PyTree
 
 
@@ -148,6 +148,16 @@ def _replayed_backward(compute_dtype: str, kernel: Array, dy: Array) -> Any:
 _replayed.defvjp(_replayed_forward, _replayed_backward)
 
 
+def _fence(sliced: PyTree) -> PyTree:
+    """The slices of this step, as arrays of their own.
+
+    Fused into elementwise work, a slice taken at a varying index keeps XLA:CPU from vectorising it
+    (a GRU's gates then take eight times as long); what a layout is asked of is not fused.
+    """
+    is_float = lambda leaf: jnp.issubdtype(leaf.dtype, jnp.floating)  # noqa: E731
+    return jax.tree.map(lambda leaf: row_major(leaf) if is_float(leaf) else leaf, sliced)
+
+
 class _Forward:
     """Computes products, and notes what the backward pass will want."""
 
@@ -191,7 +201,7 @@ def _run(step, compute_dtype, reverse, kernels, biases, carry, hoisted, inputs, 
     kernels = {name: _operand(kernel, compute_dtype) for name, kernel in kernels.items()}
 
     def body(carry, sliced):
-        added, x = sliced
+        added, x = _fence(sliced)
         project = _Forward(kernels, biases, added, compute_dtype)
         new_carry, output = step(project, constants, carry, x)
         kept = (carry, project.results, project.kept) if save else None
