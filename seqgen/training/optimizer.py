@@ -46,7 +46,9 @@ def learning_rate(cfg: OptimizerConfig, update: Any, *, num_steps: int) -> Array
 def build_optimizer(
     cfg: OptimizerConfig, *, num_steps: int, axes: Params | None = None
 ) -> optax.GradientTransformation:
-    """Clipping, update rule, weight decay and learning rate as one transformation.
+    """Update rule, weight decay and learning rate as one transformation.
+
+    Clipping is not among them: the step has the norm at hand and scales the gradients.
 
     Its state is nested plain dicts with string keys, so that checkpoints, sharding rules and
     comparisons see paths and not classes of optax.
@@ -58,8 +60,7 @@ def build_optimizer(
         least two axes besides 'layers'. Without `axes` the number of dimensions decides.
     """
     rule = load_component(cfg.name, RULES, what="optimizer")
-    parts = [optax.clip_by_global_norm(cfg.clip_norm)] if cfg.clip_norm else []
-    parts.append(rule(cfg))
+    parts = [rule(cfg)]
     if cfg.weight_decay and cfg.name != "adam" and cfg.name != "sgd":
         parts.append(optax.add_decayed_weights(cfg.weight_decay, mask=_matrix_mask(axes)))
     parts.append(

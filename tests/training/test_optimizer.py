@@ -4,8 +4,10 @@ import numpy as np
 import optax
 import pytest
 
-from seqgen.training.config import OptimizerConfig
+from seqgen.training.config import OptimizerConfig, TrainConfig
 from seqgen.training.optimizer import build_optimizer, learning_rate, plain_dict
+from seqgen.training.state import TrainState
+from seqgen.training.step import make_update
 
 
 def params():
@@ -89,13 +91,22 @@ def test_adafactor_equals_optax_and_keeps_factors_only_for_large_matrices():
     assert max(sizes) == 384
 
 
-def test_clipping_bounds_the_global_norm():
-    cfg = OptimizerConfig(name="sgd", learning_rate=1.0, schedule="constant", clip_norm=0.5)
+@pytest.mark.parametrize("clip_norm", [0.0, 0.5, 1e9])
+def test_clipping_bounds_the_global_norm(clip_norm):
+    cfg = OptimizerConfig(name="sgd", learning_rate=1.0, schedule="constant", clip_norm=clip_norm)
     optimizer = build_optimizer(cfg, num_steps=1)
-    grads = gradients(0)
-    updates, _ = optimizer.update(grads, optimizer.init(params()), params())
-    norm = np.sqrt(sum(np.sum(leaf**2) for leaf in jax.tree.leaves(grads)))
-    assert_close(updates, jax.tree.map(lambda leaf: -0.5 * leaf / norm, grads), 1e-5)
+    zero = jnp.zeros((), jnp.int32)
+    counters = {"bad_steps": zero, "bad_run": zero}
+    state = TrainState(zero, params(), optimizer.init(params()), zero, None, counters)
+    update = make_update(optimizer, train_cfg=TrainConfig(), optimizer_cfg=cfg)
+    weight = 4.0
+    sums = {"loss": 8.0, "nll": 8.0, "correct": 1.0, "weight": weight}
+    after, metrics = jax.jit(update)(state, gradients(0), sums)
+    means = jax.tree.map(lambda leaf: leaf / weight, gradients(0))
+    norm = np.sqrt(sum(np.sum(leaf**2) for leaf in jax.tree.leaves(means)))
+    scale = min(1.0, clip_norm / norm) if clip_norm else 1.0
+    assert_close(after.params, jax.tree.map(lambda p, g: p - scale * g, params(), means), 1e-5)
+    np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-5)
 
 
 def test_state_is_plain_dicts_of_arrays():
