@@ -26,9 +26,17 @@ OPTIMIZER = OptimizerConfig(learning_rate=0.05, schedule="constant", clip_norm=1
 LINEAR = OptimizerConfig(name="sgd", learning_rate=1.0, schedule="constant", momentum=0.9)
 
 
-def setup(*, mesh_cfg=None, optimizer_cfg=OPTIMIZER, dropout_rate=0.1, reports=None, **options):
+def setup(
+    *,
+    definition=None,
+    mesh_cfg=None,
+    optimizer_cfg=OPTIMIZER,
+    dropout_rate=0.1,
+    reports=None,
+    **options,
+):
     train_cfg = TrainConfig(num_steps=50, loss_chunk_tokens=8, **options)
-    definition = toy_definition(dropout_rate=dropout_rate)
+    definition = definition or toy_definition(dropout_rate=dropout_rate)
     optimizer = build_optimizer(optimizer_cfg, num_steps=50, axes=definition.axes)
     place = {"layout": Layout.of(mesh_cfg or MeshConfig()), "use_ema": train_cfg.ema_decay > 0}
     step = make_train_step(
