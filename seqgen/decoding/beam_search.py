@@ -116,6 +116,7 @@ def _best_continuations(
     logits = constrain_logits(logits, state.position, limits, values=values)
     best, tokens = top_tokens(logits, min(beams + 1, vocab))
     gains = jnp.minimum(best - normalizers[:, :, None], 0.0)
+    # One logit that is not a number spoils the sum of all: such a beam has no continuation.
     gains = jnp.where(jnp.isnan(gains), -jnp.inf, gains)
     totals = (state.live_log_probs[:, :, None] + gains).reshape(batch, -1)
     log_probs, places = jax.lax.top_k(totals, 2 * beams)

@@ -25,7 +25,7 @@ def length_limits(values: SearchValues, source_lengths: Array, *, max_len: int) 
 def constrain_logits(
     logits: Array, position: Array, limits: Array, *, values: SearchValues
 ) -> Array:
-    """Logits with -inf on every token that may not come next, and on NaN.
+    """Logits with -inf on every token that may not come next.
 
     PAD and BOS never come; EOS comes after `min_length` tokens at the earliest and is the only
     choice at a sentence's limit, so every hypothesis ends with EOS.
@@ -43,4 +43,4 @@ def constrain_logits(
     allowed = jnp.where(
         vocab == EOS_ID, eos_allowed[:, None], ~control[None, :] & ~at_limit[:, None]
     )
-    return jnp.where(allowed[:, None, :] & ~jnp.isnan(logits), logits, -jnp.inf)
+    return jnp.where(allowed[:, None, :], logits, -jnp.inf)

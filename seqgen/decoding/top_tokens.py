@@ -16,7 +16,7 @@ def top_tokens(logits: Array, k: int) -> tuple[Array, Array]:
     maxima. Only these blocks are ordered: a quarter of the time of ordering whole rows of 10,000.
 
     Args:
-      logits: float32 [..., V], no NaN.
+      logits: float32 [..., V]; among NaN the choice is any.
       k: how many, at most V.
 
     Returns:
