@@ -85,6 +85,9 @@ class RecurrentEncoderConfig:
     """Stack of recurrent layers over the source."""
 
     kind: str = option("lstm", help="cell", choices=RECURRENT_KINDS)
+    cell: str | None = option(
+        None, help="a cell class of your own (module:name, see nn/recurrent.py) in the kind's place"
+    )
     num_layers: int = option(2, help="layers", minimum=1, maximum=64)
     hidden_dim: int = option(256, help="units a direction", minimum=1, maximum=65536)
     bidirectional: bool = option(True, help="also read the source backwards")
@@ -103,6 +106,9 @@ class RecurrentDecoderConfig:
     """Stack of recurrent layers over the target, with or without attention."""
 
     kind: str = option("lstm", help="cell", choices=RECURRENT_KINDS)
+    cell: str | None = option(
+        None, help="a cell class of your own (module:name, see nn/recurrent.py) in the kind's place"
+    )
     num_layers: int = option(2, help="layers", minimum=1, maximum=64)
     hidden_dim: int = option(256, help="units", minimum=1, maximum=65536)
     dropout_rate: float = _rate(0.1, "dropout between layers and on the output state")

@@ -37,7 +37,7 @@ class RecurrentEncoder(nnx.Module):
                 RecurrentLayer(
                     width if i else embed_dim,
                     cfg.hidden_dim,
-                    kind=cfg.kind,
+                    kind=cfg.cell or cfg.kind,
                     forget_bias=cfg.forget_bias,
                     recurrent_init=cfg.recurrent_init,
                     compute_dtype=compute_dtype,
@@ -52,7 +52,7 @@ class RecurrentEncoder(nnx.Module):
             memory=width,
             summary=width,
             states=(width,) * cfg.num_layers,
-            has_cell="c" in build_cell(cfg.kind).states,
+            has_cell="c" in build_cell(cfg.cell or cfg.kind).states,
         )
 
     def __call__(self, source: Sequences, *, embedded: Array, key: Any = None) -> Encoded:

@@ -62,14 +62,14 @@ class RecurrentDecoder(nnx.Module):
             RecurrentLayer(
                 hidden if i else embed_dim,
                 hidden,
-                kind=cfg.kind,
+                kind=cfg.cell or cfg.kind,
                 forget_bias=cfg.forget_bias,
                 recurrent_init=cfg.recurrent_init,
                 **options,
             )
             for i in range(cfg.num_layers)
         )
-        self.states = tuple(build_cell(cfg.kind).states)
+        self.states = tuple(build_cell(cfg.cell or cfg.kind).states)
         self.bridge = (
             nnx.List(
                 Dense(encoded.summary, hidden * len(self.states), axes=("hidden", None), **options)
@@ -84,7 +84,7 @@ class RecurrentDecoder(nnx.Module):
             cfg.attention, embed_dim if cfg.input_feeding else 0
         )
         extra_dim = encoded.summary if cfg.context_every_step else self.feed_dim
-        gates = build_cell(cfg.kind).num_gates * hidden
+        gates = build_cell(cfg.cell or cfg.kind).num_gates * hidden
         self.feed = (
             Dense(extra_dim, gates, axes=("embed", "hidden"), use_bias=False, **options)
             if extra_dim
@@ -274,7 +274,7 @@ def _check(cfg: RecurrentDecoderConfig, encoded: EncodedDims) -> None:
         )
     if cfg.bridge == "copy":
         wanted = (cfg.hidden_dim,) * cfg.num_layers
-        has_cell = "c" in build_cell(cfg.kind).states
+        has_cell = "c" in build_cell(cfg.cell or cfg.kind).states
         if encoded.states != wanted or encoded.has_cell != has_cell:
             raise ConfigError(
                 "bridge 'copy' needs an encoder with the decoder's cell, layers and width",

@@ -14,6 +14,7 @@ from seqgen.errors import ConfigError
 from seqgen.models.config import EncodedDims, RecurrentDecoderConfig, RecurrentEncoderConfig
 from seqgen.models.recurrent import RecurrentDecoder, RecurrentEncoder
 from seqgen.nn.dropout import make_key
+from seqgen.nn.recurrent import LSTMCell
 from seqgen.types import Encoded, Sequences
 
 EMBED, HIDDEN, BEAMS = 4, 6, 2
@@ -359,3 +360,32 @@ def test_scheduled_sampling_gradient_is_that_of_the_inputs_it_chose():
     slope = sum(np.vdot(g, d) for g, d in zip(jax.tree.leaves(slopes), direction, strict=True))
     np.testing.assert_allclose(slope, (values[0] - values[1]) / 1e-3, rtol=3e-2)
     assert np.abs(slopes[1]).max() > 0
+
+
+class SlowLSTM(LSTMCell):
+    """A user's own cell: the state moves half as far at each step."""
+
+    def advance(self, state, gates, recurrent):
+        new = super().advance(state, gates, recurrent)
+        return {name: (new[name] + state[name]) / 2 for name in new}
+
+
+def test_a_cell_of_the_users_own_runs_in_encoder_and_decoder():
+    own = f"{__name__}:SlowLSTM"
+    encoder_cfg = RecurrentEncoderConfig(kind="lstm", cell=own, num_layers=1, hidden_dim=3)
+    encoder = RecurrentEncoder(encoder_cfg, embed_dim=EMBED, rngs=nnx.Rngs(0))
+    cfg = RecurrentDecoderConfig(
+        kind="lstm", cell=own, num_layers=1, hidden_dim=6, bridge="copy", attention="luong_dot"
+    )
+    decoder = RecurrentDecoder(cfg, embed_dim=EMBED, encoded=encoder.dims, rngs=nnx.Rngs(1))
+    assert isinstance(decoder.layers[0].cell, SlowLSTM)
+    encoded = encoder(SOURCE, embedded=SOURCE_VECTORS)
+    # Half of the way from zero, and the usual cell goes all of it.
+    twin_cfg = dataclasses.replace(encoder_cfg, cell=None)
+    twin = RecurrentEncoder(twin_cfg, embed_dim=EMBED, rngs=nnx.Rngs(0))
+    usual = twin(SOURCE, embedded=SOURCE_VECTORS)
+    np.testing.assert_allclose(
+        encoded.memory[:, 0, :3] * 2, usual.memory[:, 0, :3], rtol=1e-5, atol=1e-6
+    )
+    hidden = decoder(TARGET, encoded, embedded=TARGET_VECTORS)
+    assert np.isfinite(hidden).all()
