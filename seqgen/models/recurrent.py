@@ -8,6 +8,7 @@ from flax import nnx
 from seqgen.models.config import EncodedDims, RecurrentEncoderConfig
 from seqgen.models.recurrent_decoder import RecurrentDecoder
 from seqgen.nn.dropout import dropout, split
+from seqgen.nn.partitioning import constrain
 from seqgen.nn.recurrent import RecurrentLayer, build_cell
 from seqgen.types import Array, Encoded, Sequences
 
@@ -78,7 +79,9 @@ class RecurrentEncoder(nnx.Module):
             x = dropout(outputs, self.cfg.dropout_rate, keys[i])
             states.append(last)
         return Encoded(
-            memory=x.swapaxes(0, 1),
+            # Pinned: XLA's partitioner (jaxlib 0.10) makes wrong gradients when it cuts the two
+            # directions over `tensor` on a mesh that also has `data` and `fsdp`.
+            memory=constrain(x.swapaxes(0, 1), ("batch", "length", "embed")),
             segments=source.segments,
             positions=source.positions,
             summary=states[-1]["h"],

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 from test_step import LINEAR, setup
-from toy_training import toy_batch, toy_definition
+from toy_training import VOCAB, toy_batch, toy_definition
 
 from seqgen.errors import ConfigError
+from seqgen.models import build_model
+from seqgen.models.config import ModelConfig, RecurrentEncoderConfig, TransformerDecoderConfig
 from seqgen.training.checkpoint import CheckpointStore
 from seqgen.training.config import MeshConfig, OptimizerConfig
 from seqgen.training.optimizer import build_optimizer
@@ -21,15 +23,33 @@ MESHES = {"one": MeshConfig(), "mixed": EIGHT, "data": MeshConfig(data=8)}
 
 
 @functools.cache
-def two_steps(mesh):
+def two_steps(mesh, definition=None):
     """The state and losses after two steps with dropout, and the compile reports."""
     reports = []
-    step, state = setup(mesh_cfg=MESHES[mesh], optimizer_cfg=LINEAR, reports=reports)
+    step, state = setup(
+        definition=definition, mesh_cfg=MESHES[mesh], optimizer_cfg=LINEAR, reports=reports
+    )
     losses = []
     for index in range(2):
         state, metrics = step(state, [toy_batch(index)])
         losses.append(float(metrics["loss"]))
     return state, losses, reports
+
+
+def test_a_real_model_on_eight_devices_equals_one():
+    cfg = ModelConfig(
+        embed_dim=16,
+        tie_embeddings="all",
+        encoder=RecurrentEncoderConfig(kind="lstm", num_layers=1, hidden_dim=16),
+        decoder=TransformerDecoderConfig(num_layers=1, num_heads=2, ff_dim=32, norm_position="pre"),
+    )
+    definition = build_model(cfg, source_vocab_size=VOCAB, target_vocab_size=VOCAB)
+    one, losses_one, _ = two_steps("one", definition)
+    eight, losses_eight, reports = two_steps("mixed", definition)
+    np.testing.assert_allclose(losses_one, losses_eight, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(eight.params), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    assert len(reports) == 1
 
 
 @pytest.mark.parametrize("mesh", ["mixed", "data"])
