@@ -29,11 +29,17 @@ COMPUTE_DTYPES = ("float32", "bfloat16")
 xavier_uniform = nnx.initializers.xavier_uniform()
 
 
+# Inside a function of its own: where a layout constraint is itself a result of a jitted program,
+# jax 0.10 leaves the layouts of ALL the program's results to XLA, and arrays that come out with
+# another one are then misread by the next program.
+@jax.jit
+def _row_major(x: Array) -> Array:
+    return with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
+
+
 def row_major(x: Array) -> Array:
     """`x`, laid out in memory with its last axis contiguous (does nothing off the CPU)."""
-    if jax.default_backend() != "cpu":
-        return x
-    return with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
+    return _row_major(x) if jax.default_backend() == "cpu" else x
 
 
 def dot(

@@ -86,6 +86,22 @@ def test_no_bias_and_one_row():
     assert dense(x, kernel, compute_dtype="bfloat16").shape == (1, 3)
 
 
+def test_results_of_a_program_keep_the_default_layout():
+    # One result that is a product must not leave the layout of others to the compiler.
+    x, kernel = arrays((4, 8), (8, 8))
+
+    @jax.jit
+    def run(x, kernel):
+        y = dense(x, kernel, compute_dtype="float32")
+        stacked = jax.lax.scan(lambda c, _: (jnp.tanh(c), c), y, length=3)[1]
+        return stacked.swapaxes(0, 1), weight_gradient(x, y, compute_dtype="bfloat16"), y
+
+    text = run.lower(x, kernel).as_text()
+    assert "LayoutConstraint" in text and "layout_mode" not in text
+    for result in run(x, kernel):
+        np.testing.assert_array_equal(np.asarray(result), np.asarray(result + 0))
+
+
 def test_unknown_dtype_is_refused():
     x, kernel = arrays((2, 3), (3, 4))
     with pytest.raises(ValueError, match="float16"):
