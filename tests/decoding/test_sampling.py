@@ -97,7 +97,7 @@ def test_draws_depend_on_seed_line_and_sample_alone():
     np.testing.assert_allclose(apart.log_probs, together.log_probs[order], atol=1e-5)
     fewer = run(toy(2), SOURCES, config.replace(num_return_sequences=1))
     np.testing.assert_array_equal(fewer.ids[:, 0], together.ids[:, 0])
-    same_line = run(toy(2), sources([LINES[0]] * 6), config)
+    same_line = run(toy(2), sources([LINES[0]] * 6, SOURCES.ids.shape[1]), config)
     answers = {tuple(ids) for row in same_line.ids.tolist() for ids in row}
     assert len(answers) > 12  # 18 draws of one sentence differ by line number and sample
     assert not np.array_equal(run(toy(2), SOURCES, config.replace(seed=1)).ids, together.ids)
