@@ -6,7 +6,10 @@ model = seqgen.load("runs/quickstart")
 model.generate(["four thousand two hundred seventeen"], num_beams=5)
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from seqgen.runs import load
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load"]

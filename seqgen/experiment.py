@@ -53,7 +53,7 @@ def train(
             run.start_over()
         progress = progress or make_progress(log=run.log)
         enable_compile_cache()
-        cfg = _resolve(cfg, run)
+        cfg = _resolve(cfg, run, progress)
         with progress.phase("prepare data"):
             text = data.prepare(cfg.data, cfg.tokenizer, workdir=run.path, report=progress.line)
         run.write_config(config_schema.to_dict(cfg), overrides=overrides)
@@ -82,7 +82,7 @@ def train(
         )
 
 
-def _resolve(cfg: Config, run: run_directory.RunDirectory) -> Config:
+def _resolve(cfg: Config, run: run_directory.RunDirectory, progress: Progress) -> Config:
     """`cfg` with its 'auto' choices made, as an earlier start of this run made them.
 
     Raises:
@@ -98,7 +98,8 @@ def _resolve(cfg: Config, run: run_directory.RunDirectory) -> Config:
             )
         if cfg.train.compute_dtype == "auto":
             return _with_dtype(cfg, stored.train.compute_dtype)
-    return _with_dtype(cfg, resolve_compute_dtype(cfg.train.compute_dtype))
+    wanted = cfg.train.compute_dtype
+    return _with_dtype(cfg, resolve_compute_dtype(wanted, report=progress.line))
 
 
 def _with_dtype(cfg: Config, compute_dtype: str) -> Config:

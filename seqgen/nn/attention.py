@@ -121,7 +121,8 @@ def attend(
     if group > 1 and mask.shape[2] > 1:
         mask = jnp.tile(mask, (1, 1, group, 1))
     options = _Options(dropout_rate, compute_dtype, group)
-    mixed, weights = _attend(query, memory.keys, memory.values, mask, key, options)
+    attended: Any = _attend(query, memory.keys, memory.values, mask, key, options)
+    mixed, weights = attended
     shape = (batch, num_heads, query_len)
     return mixed.reshape(*shape, head_dim), weights.reshape(*shape, key_len)
 
