@@ -1,9 +1,6 @@
 """Train, resume, decode and score sequence-generation models in JAX.
 
-import seqgen
-
-model = seqgen.load("runs/quickstart")
-model.generate(["four thousand two hundred seventeen"], num_beams=5)
+Example: `seqgen.load("runs/quickstart").generate(["four thousand two hundred"], num_beams=5)`.
 """
 
 from typing import TYPE_CHECKING, Any

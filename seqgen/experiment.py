@@ -14,7 +14,7 @@ from seqgen.errors import ConfigError
 from seqgen.evaluation import evaluators
 from seqgen.inference import Generator
 from seqgen.nn.parameters import Definition
-from seqgen.runs import build_definition, make_generator
+from seqgen.runs import SCORING_DTYPE, build_definition, make_generator
 from seqgen.training import loop, run_directory
 from seqgen.training.compilation import enable_compile_cache
 from seqgen.training.precision import resolve_compute_dtype
@@ -59,7 +59,8 @@ def train(
         run.write_config(config_schema.to_dict(cfg), overrides=overrides)
         for change in run.write_environment():
             progress.line(f"environment: {change}")
-        definition = build_definition(cfg, text.tokenizers)
+        dtype = cfg.train.compute_dtype
+        definition = build_definition(cfg, text.tokenizers, compute_dtype=dtype)
         progress.line(_model_line(definition, text))
 
         def batches(position: int) -> Any:
@@ -71,11 +72,11 @@ def train(
             definition,
             train_cfg=cfg.train,
             optimizer_cfg=cfg.optimizer,
-            compute_dtype=cfg.train.compute_dtype,
+            compute_dtype=dtype,
             batches=batches,
             run=run,
             mesh_cfg=cfg.mesh,
-            evaluators=_evaluators(cfg, definition, text),
+            evaluators=_evaluators(cfg, text),
             identity=_identity(cfg) | {"corpus and tokenizers": text.fingerprint},
             facts={"config_hash": config_module.digest(cfg)},
             progress=progress,
@@ -131,16 +132,17 @@ def _differences(old: Any, new: Any, path: str = "") -> list[str]:
     return [] if old == new else [f"{path}: the run has {old!r}, the config says {new!r}"]
 
 
-def _evaluators(cfg: Config, definition: Definition, text: data.TextData) -> list[loop.Evaluator]:
+def _evaluators(cfg: Config, text: data.TextData) -> list[loop.Evaluator]:
     split = cfg.evaluation.split
     if split not in text.splits:
         return []
     limit = cfg.evaluation.max_examples
+    definition = build_definition(cfg, text.tokenizers, compute_dtype=SCORING_DTYPE)
     eval_step = make_eval_step(
         definition,
         train_cfg=cfg.train,
         layout=Layout.of(cfg.mesh),
-        compute_dtype=cfg.train.compute_dtype,
+        compute_dtype=SCORING_DTYPE,
     )
     generators: list[Generator] = []  # made at the first evaluation, then given new parameters
 

@@ -15,12 +15,14 @@ from seqgen.models import build_model
 from seqgen.nn.parameters import Definition
 from seqgen.training.checkpoint_reader import CheckpointReader
 from seqgen.training.compilation import enable_compile_cache
-from seqgen.training.precision import resolve_compute_dtype
 from seqgen.training.sharding import Layout
 from seqgen.training.step import make_eval_step
 from seqgen.types import Params
 
 VAL_ALIASES = ("dev", "validation")
+# Evaluation and decoding compute in float32, however a run was trained: only then is an answer
+# independent of its batch, and the search's scores equal to rescored ones.
+SCORING_DTYPE = "float32"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Run:
             )
         cfg = config_module.read_json(path / "config.json")
         tokenizers = data.load_tokenizers(path / "tokenizer")
-        return cls(path, cfg, tokenizers, build_definition(cfg, tokenizers))
+        definition = build_definition(cfg, tokenizers, compute_dtype=SCORING_DTYPE)
+        return cls(path, cfg, tokenizers, definition)
 
     def params(self, which: str | int = "best") -> Params:
         """Parameters of a checkpoint: 'best', 'last', 'avg:N' or a step."""
@@ -83,13 +86,13 @@ def load(workdir: str | pathlib.Path, *, checkpoint: str | int = "best") -> Gene
     return Run.open(workdir).generator(checkpoint)
 
 
-def build_definition(cfg: Config, tokenizers: data.Tokenizers) -> Definition:
-    """The model of a resolved config (`train.compute_dtype` is not 'auto' any more)."""
+def build_definition(cfg: Config, tokenizers: data.Tokenizers, *, compute_dtype: str) -> Definition:
+    """The model of a config, computing in 'float32' or 'bfloat16'."""
     return build_model(
         cfg.model,
         source_vocab_size=tokenizers.source.vocab_size,
         target_vocab_size=tokenizers.target.vocab_size,
-        compute_dtype=resolve_compute_dtype(cfg.train.compute_dtype),
+        compute_dtype=compute_dtype,
     )
 
 
@@ -146,7 +149,7 @@ def evaluate(
         run.definition,
         train_cfg=cfg.train,
         layout=Layout.of(type(cfg.mesh)()),
-        compute_dtype=resolve_compute_dtype(cfg.train.compute_dtype),
+        compute_dtype=SCORING_DTYPE,
     )
     values = evaluators.teacher_forced_values(eval_step, generator.params, text.eval_batches(split))
     examples = text.examples(split)
