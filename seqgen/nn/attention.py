@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqgen.nn.dense import Dense, dense, dot
+from seqgen.nn.dense import Dense, dense, dot, row_major
 from seqgen.nn.dropout import dropout
 from seqgen.nn.partitioning import constrain, num_shards
 from seqgen.nn.positions import rotate
@@ -56,6 +56,11 @@ def _drop(weights: Array, key: Any, options: _Options) -> Array:
     return dropout(apart, options.dropout_rate, key).reshape(weights.shape)
 
 
+def _turned(weights: Array) -> Array:
+    """[B, G, T, S] -> [B, G, S, T] in memory too: products summed over T read it a third faster."""
+    return row_major(weights.swapaxes(2, 3))
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(5,))
 def _attend(
     query: Array, keys: Array, values: Array, mask: Array, key: Any, options: _Options
@@ -79,12 +84,12 @@ def _attend_backward(options: _Options, saved: Any, cotangents: tuple[Array, Arr
     query, keys, values, weights, key = saved
     d_mixed = cotangents[0]
     dropped = _drop(weights, key, options)
-    d_values = _product(dropped, d_mixed, (2, 2), options)
+    d_values = _product(_turned(dropped), d_mixed, (3, 2), options)
     d_weights = _drop(_product(d_mixed, values, (3, 3), options), key, options)
     d_scores = weights * (d_weights - (weights * d_weights).sum(-1, keepdims=True))
     scale = query.shape[-1] ** -0.5
     d_query = _product(d_scores, keys, (3, 2), options) * scale
-    d_keys = _product(d_scores, query, (2, 2), options) * scale
+    d_keys = _product(_turned(d_scores), query, (3, 2), options) * scale
     return d_query, d_keys, d_values, None, None
 
 
