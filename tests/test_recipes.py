@@ -36,16 +36,29 @@ def test_config_loads_and_says_its_command(path):
     assert text and f"--config={path.relative_to(ROOT)}" in text
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_tiny_form_trains_and_scores(path, corpus, tmp_path, capsys):
-    overrides = ["--config.train.tensorboard=false"]
+def train_tiny(path: pathlib.Path, corpus: pathlib.Path, workdir: pathlib.Path, *words: str):
+    overrides = ["--config.train.tensorboard=false", "--config.data.num_buckets=1", *words]
     if path.parent.name == "translation":
         overrides.append(f"--config.data.dir={corpus}")
     cfg = config.load(spec_of(path, "tiny"), overrides)
-    outcome = experiment.train(cfg, tmp_path)
+    outcome = experiment.train(cfg, workdir)
     assert (outcome.status, outcome.step) == ("finished", cfg.train.num_steps)
-    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, cfg.train.num_steps + 1))
+    return rows
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_tiny_form_trains(path, corpus, tmp_path):
+    silent = ("--config.evaluation.metrics=", "--config.evaluation.num_samples=0")
+    rows = train_tiny(path, corpus, tmp_path, *silent, "--config.train.best_metric=eval/loss")
+    assert rows[-1]["eval/loss"] > 0
+
+
+@pytest.mark.parametrize("name", ["quickstart", "translation/gru_bahdanau"])
+def test_tiny_form_decodes_and_scores(name, corpus, tmp_path, capsys):
+    rows = train_tiny(ROOT / f"configs/{name}.py", corpus, tmp_path)
+    assert 0 <= rows[-1]["eval/exact_match"] <= 1
     capsys.readouterr()
     assert main(["evaluate", f"--workdir={tmp_path}", "--split=test", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
