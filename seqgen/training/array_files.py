@@ -26,7 +26,8 @@ def save_arrays(folder: pathlib.Path, groups: dict[str, PyTree]) -> None:
     with warnings.catch_warnings(), context:
         warnings.simplefilter("ignore")
         ocp.save_checkpointables(
-            str(folder), {name: jax.tree.map(np.asarray, tree) for name, tree in groups.items()}
+            str(folder.absolute()),
+            {name: jax.tree.map(np.asarray, tree) for name, tree in groups.items()},
         )
 
 
@@ -37,4 +38,4 @@ def load_arrays(folder: pathlib.Path, groups: dict[str, PyTree]) -> dict[str, An
     wanted = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), groups)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return ocp.load_checkpointables(str(folder), wanted)
+        return ocp.load_checkpointables(str(folder.absolute()), wanted)

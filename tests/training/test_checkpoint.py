@@ -41,6 +41,16 @@ def test_round_trip_keeps_every_bit(tmp_path, asynchronous):
     assert state_digest(restored) == state_digest(state)
 
 
+def test_a_relative_directory_will_do(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store, said = make_store(pathlib.Path("runs/a"))
+    store.save(1, small_state(1), HOST)
+    store.wait()
+    assert store.num_failed_saves == 0, said
+    restored = store.restore(small_state(0))
+    assert restored is not None and state_digest(restored[0]) == state_digest(small_state(1))
+
+
 def test_a_directory_without_checkpoints_restores_nothing(tmp_path):
     assert make_store(tmp_path)[0].restore(small_state(0)) is None
 
