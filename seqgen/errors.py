@@ -52,9 +52,3 @@ class StorageError(SeqgenError):
     """The disk refused: full, read-only or broken."""
 
     exit_code = 5
-
-
-class InterruptedRunError(SeqgenError):
-    """Stopped by a signal with everything saved; the same command resumes."""
-
-    exit_code = 75

@@ -1,6 +1,6 @@
 """Text corpora, tokenizers and batches. Importing this package imports no data library."""
 
-from seqgen.data.batching import BatchInfo, EncodedLines, Shape, encode_lines, length_buckets
+from seqgen.data.batching import BatchInfo, Shape
 from seqgen.data.config import DataConfig, TokenizerConfig
 from seqgen.data.loader import TextData
 from seqgen.data.preparation import prepare
@@ -10,15 +10,12 @@ from seqgen.data.tokenizer_store import Tokenizers, load_tokenizers
 __all__ = [
     "BatchInfo",
     "DataConfig",
-    "EncodedLines",
     "Pair",
     "Shape",
     "Source",
     "TextData",
     "TokenizerConfig",
     "Tokenizers",
-    "encode_lines",
-    "length_buckets",
     "load_tokenizers",
     "open_splits",
     "prepare",

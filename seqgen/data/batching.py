@@ -1,16 +1,13 @@
-"""Token ids put into arrays of few static shapes, for training, evaluation and inference."""
+"""Token ids put into arrays of few static shapes, for training and evaluation."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from seqgen.data import cache
 from seqgen.types import BOS_ID, EOS_ID, PAD_ID, Batch, Sequences
-
-LENGTH_LADDER = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
-_ROW_LADDER = (1, 4, 16)
 
 
 class Shape(NamedTuple):
@@ -51,21 +48,6 @@ class Placed:
     shape: Shape
     examples: np.ndarray
     rows: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class EncodedLines:
-    """Rows for the encoder and where they come from.
-
-    Attributes:
-      source: [B, S]; rows past `indices` are empty lines.
-      indices: int64, at most B: which line each row is.
-      truncated: how many of these lines were cut to the limit.
-    """
-
-    source: Sequences
-    indices: np.ndarray
-    truncated: int = 0
 
 
 def empty_sequences(rows: int, length: int) -> Sequences:
@@ -160,55 +142,3 @@ def slice_rows(batch: Batch, start: int, stop: int) -> Batch:
         labels=batch.labels[start:stop],
         weights=batch.weights[start:stop],
     )
-
-
-def ladder_length(length: int) -> int:
-    """`length` rounded up to a step of the ladder; beyond its end to whole multiples of 1024."""
-    for step in LENGTH_LADDER:
-        if length <= step:
-            return step
-    return -(-length // LENGTH_LADDER[-1]) * LENGTH_LADDER[-1]
-
-
-def length_buckets(lengths: Sequence[int], *, batch_tokens: int) -> list[tuple[Shape, np.ndarray]]:
-    """Cut lines into batches of like length: [(shape, indices of its lines)], short ones first.
-
-    The number of rows of a full batch depends on its length alone, a last batch takes the next of
-    1, 4, 16 or the full number, so that few shapes are ever compiled. Lines keep their order
-    within a length.
-    """
-    steps = np.array([ladder_length(length) for length in lengths], np.int64)
-    batches = []
-    for step in np.unique(steps):
-        members = np.flatnonzero(steps == step)
-        full = max(1, batch_tokens // int(step))
-        sizes = [size for size in _ROW_LADDER if size < full] + [full]
-        for start in range(0, len(members), full):
-            chosen = members[start : start + full]
-            rows = next(size for size in sizes if size >= len(chosen))
-            batches.append((Shape(rows, int(step), 0), chosen))
-    return batches
-
-
-def encode_lines(
-    texts: Sequence[str], tokenizer: Any, *, max_len: int = 0, batch_tokens: int = 4096
-) -> Iterator[EncodedLines]:
-    """Lines as rows for the encoder: every line once, EOS at the end, like lengths together.
-
-    Args:
-      texts: any lines, empty ones too.
-      max_len: cut longer ones to so many tokens, EOS included; 0 = no limit.
-      batch_tokens: rows x length of a batch; a longer line stands alone.
-    """
-    ids = [list(tokenizer.encode(text)) for text in texts]
-    limit = max_len - 1 if max_len else None
-    kept = [line[:limit] for line in ids]
-    buckets = length_buckets([len(line) + 1 for line in kept], batch_tokens=batch_tokens)
-    for shape, indices in buckets:
-        lines = [[*kept[i], EOS_ID] for i in indices]
-        lines += [[EOS_ID]] * (shape.rows - len(lines))
-        source = empty_sequences(shape.rows, shape.source_len)
-        lens = np.array([len(line) for line in lines], np.int64)
-        _place(source, lines, lens=lens, rows=np.arange(shape.rows))
-        truncated = sum(len(kept[i]) < len(ids[i]) for i in indices)
-        yield EncodedLines(source=source, indices=indices, truncated=truncated)
