@@ -59,6 +59,7 @@ def train(
         run.write_config(config_schema.to_dict(cfg), overrides=overrides)
         for change in run.write_environment():
             progress.line(f"environment: {change}")
+            run.event("environment", change=change)
         dtype = cfg.train.compute_dtype
         definition = build_definition(cfg, text.tokenizers, compute_dtype=dtype)
         progress.line(_model_line(definition, text))

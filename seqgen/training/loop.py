@@ -79,7 +79,12 @@ def train(
     optimizer = build_optimizer(optimizer_cfg, num_steps=cfg.num_steps, axes=definition.axes)
     place: dict[str, Any] = {"layout": layout, "seed": cfg.seed, "use_ema": cfg.ema_decay > 0}
     abstract = abstract_state(definition, optimizer, **place)
-    store = open_store(cfg, run, identity=identity, facts=facts, report=progress.line)
+
+    def report_storage(line: str) -> None:
+        progress.line(line)
+        run.event("storage", message=line)
+
+    store = open_store(cfg, run, identity=identity, facts=facts, report=report_storage)
     with progress.phase("restore"):
         restored = store.restore(abstract)
     if restored is None:
@@ -89,6 +94,7 @@ def train(
         progress.line(f"resumed at step {int(state.step):,}")
     first_step = step = int(state.step)
     saved_step = step if restored is not None else None
+    run.event("started" if restored is None else "resumed", step=step, code=code_version())
     fault_point("loop.restored", step=step)
 
     # ---- around the step ------------------------------------------------------------------------
@@ -110,7 +116,7 @@ def train(
         stack.enter_context(run.failure_status())
         stack.callback(progress.close)
         stack.callback(store.close)
-        writers = Writers(run.path, step, tensorboard=cfg.tensorboard, report=progress.line)
+        writers = Writers(run.path, step, tensorboard=cfg.tensorboard, report=report_storage)
         stack.callback(writers.close)
         stream = batches(host.batches)
         stack.callback(getattr(stream, "close", lambda: None))
@@ -132,6 +138,9 @@ def train(
                     found, samples = evaluate_all(evaluators, state, step)
                 progress.evaluation(step, found, best=host.best, samples=samples)
                 new_best = host.judge(step, cfg.best_metric, found.get(cfg.best_metric))
+                if new_best:
+                    best = {"metric": cfg.best_metric, "value": found[cfg.best_metric]}
+                    run.event("best", step=step, **best)
                 writers.write(step, found)
                 run.write_samples(step, samples)
 
@@ -144,6 +153,7 @@ def train(
                 metric = host.score_at(step, cfg.best_metric)
                 with progress.phase(f"save step {step:,}"):
                     store.save(step, state, host.to_json(), metric=metric)
+                run.event("save", step=step)
                 saved_step = step
             if status:
                 break
@@ -176,7 +186,9 @@ def train(
                 row = log_row(fetched[-1][1])
                 row |= {**meter.read(), "batch_hash": host.batch_hash}
                 writers.write(step, row)
-                watch_bad_steps(fetched, names, limit=cfg.max_bad_steps, progress=progress)
+                watch_bad_steps(
+                    fetched, names, limit=cfg.max_bad_steps, progress=progress, run=run
+                )
                 run.set_status("running", step=step, num_steps=cfg.num_steps)
                 progress.step(step_view(step, cfg.num_steps, row, meter=meter, saved=saved_step))
                 fault_point("loop.logged", step=step)
@@ -185,6 +197,7 @@ def train(
         if step not in store.steps():
             raise StorageError(f"the last checkpoint (step {step}) could not be written")
     run.set_status(status, step=step, num_steps=cfg.num_steps)
+    run.event(status, step=step)
     exit_code = EXIT_INTERRUPTED if status == "interrupted" else 0
     outcome = Outcome(status, step, cfg.num_steps, exit_code, state, host)
     total = time.perf_counter() - started

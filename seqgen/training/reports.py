@@ -56,7 +56,12 @@ def log_row(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def watch_bad_steps(
-    fetched: Fetched, names: Sequence[str], *, limit: int, progress: Progress
+    fetched: Fetched,
+    names: Sequence[str],
+    *,
+    limit: int,
+    progress: Progress,
+    run: RunDirectory,
 ) -> None:
     """Tell of steps that were not finite.
 
@@ -64,7 +69,7 @@ def watch_bad_steps(
       fetched: (step, metrics) since the last look.
       names: parameter paths in the order of the state.
       limit: so many in a row end the run.
-      progress: receives one line a bad step.
+      progress, run: receive one line and one event a bad step.
 
     Raises:
       DivergedError: there were that many in a row.
@@ -78,6 +83,7 @@ def watch_bad_steps(
             f"step {step:,} was skipped: loss {float(row['loss']):.4g}, "
             f"gradient norm {float(row['grad_norm']):.4g}, first in {where}"
         )
+        run.event("step_skipped", step=step, first_in=where)
         if row["bad_run"] >= limit:
             raise DivergedError(
                 f"{int(row['bad_run'])} steps in a row were not finite (last: step {step:,})",

@@ -82,8 +82,7 @@ class RunDirectory:
                 details=[f"holder         {holder}", "wait for it, or choose another --workdir"],
             )
         lock.truncate(0)
-        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": started}
+        facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
         lock.write(json.dumps(facts) + "\n")
         lock.flush()
         self._lock = lock
@@ -148,21 +147,37 @@ class RunDirectory:
     def set_status(self, state: str, **facts: Any) -> None:
         """Replace STATUS (one JSON line): running, finished, early_stopped, interrupted, failed.
 
-        Like `log` and `write_samples` it does its best: a full disk does not end a training.
+        Like `event`, `log` and `write_samples` it does its best: a full disk does not end a
+        training.
         """
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        row = {"state": state, "pid": os.getpid(), "updated": now, **facts}
+        row = {"state": state, "pid": os.getpid(), "updated": _now(), **facts}
         with contextlib.suppress(OSError):
             write_atomically(self.path / "STATUS", json.dumps(row) + "\n")
 
+    def event(self, kind: str, **facts: Any) -> None:
+        """Add a row to events.jsonl: what happened to this run, in the order in which it did.
+
+        Unlike metrics.jsonl it is never cut back: a step that was repeated after a kill stands
+        there as often as it was saved.
+        """
+        row = {"time": _now(), "event": kind, **facts}
+        line = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+        with (
+            contextlib.suppress(OSError),
+            (self.path / "events.jsonl").open("a", encoding="utf-8") as file,
+        ):
+            file.write(line)
+
     @contextlib.contextmanager
     def failure_status(self) -> Iterator[None]:
-        """Write STATUS `failed` with the cause if an exception leaves the block."""
+        """Write the cause into STATUS and events.jsonl if an exception leaves the block."""
         try:
             yield
         except BaseException as error:
             cause = getattr(error, "cause", None) or f"{type(error).__name__}: {error}"
-            self.set_status("failed", cause=(str(cause).splitlines() or [""])[0][:200])
+            line = (str(cause).splitlines() or [""])[0][:200]
+            self.set_status("failed", cause=line)
+            self.event("failed", cause=line)
             raise
 
     def status(self) -> dict[str, Any] | None:
@@ -262,6 +277,11 @@ def code_version() -> str:
     except (OSError, subprocess.SubprocessError):
         pass
     return importlib.metadata.version("seqgen") if "seqgen" in sys.modules else "unknown"
+
+
+def _now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _json(values: Mapping[str, Any]) -> str:

@@ -67,6 +67,18 @@ def scorer(scores, calls=None):
     return evaluate
 
 
+def test_events_tell_what_happened_to_the_run(tmp_path):
+    score = scorer({4: 1.0, 8: 2.0})
+    go(tmp_path, num_steps=4, checkpoint_every_steps=0, evaluators=[score])
+    go(tmp_path, checkpoint_every_steps=0, evaluators=[score])
+    rows = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert all(set(row) >= {"time", "event", "step"} for row in rows)
+    assert [(row["event"], row["step"]) for row in rows] == [
+        *[("started", 0), ("best", 4), ("save", 4), ("finished", 4)],
+        *[("resumed", 4), ("best", 8), ("save", 8), ("finished", 8)],
+    ]
+
+
 def test_one_row_a_logged_step_with_its_own_loss(tmp_path):
     go(tmp_path / "a", log_every_steps=1, eval_every_steps=0, checkpoint_every_steps=0)
     go(tmp_path / "b", log_every_steps=3, eval_every_steps=0, checkpoint_every_steps=0)
