@@ -19,11 +19,11 @@ from absl import flags
 from ml_collections import config_dict, config_flags
 
 from seqgen import config_checks, config_conversion, config_file, config_schema
-from seqgen.config_conversion import Origin, labelled
+from seqgen.config_conversion import Origin
 from seqgen.config_schema import Leaf, Node
 from seqgen.data.config import DataConfig, TokenizerConfig
 from seqgen.decoding.config import DecodeConfig
-from seqgen.errors import ConfigError
+from seqgen.errors import ConfigError, labelled
 from seqgen.evaluation.config import EvaluationConfig
 from seqgen.models.config import ModelConfig
 from seqgen.training.config import MeshConfig, OptimizerConfig, TrainConfig

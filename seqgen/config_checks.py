@@ -7,9 +7,9 @@ and is probably not meant.
 
 from typing import Any
 
-from seqgen.config_conversion import labelled
-from seqgen.errors import ConfigError
+from seqgen.errors import ConfigError, labelled
 from seqgen.evaluation.config import score_name
+from seqgen.models.checks import check_model
 from seqgen.types import nearest
 
 LOSS_METRICS = ("loss", "perplexity", "token_accuracy")
@@ -24,9 +24,11 @@ def check(cfg: Any) -> None:
     Raises:
       ConfigError: the first contradiction, with the fields concerned and what to change.
     """
-    _check_transformer("encoder", cfg.model.encoder, cfg, cfg.data.max_source_len)
-    _check_transformer("decoder", cfg.model.decoder, cfg, cfg.data.max_target_len)
-    _check_recurrent_decoder(cfg.model)
+    check_model(
+        cfg.model,
+        max_source_len=cfg.data.max_source_len,
+        max_target_len=cfg.data.max_target_len,
+    )
     _check_text(cfg)
     _check_optimizer(cfg.optimizer)
     _check_loop(cfg)
@@ -61,92 +63,6 @@ def notes(cfg: Any) -> list[str]:
 
 def _refuse(cause: str, *details: tuple[str, str]) -> None:
     raise ConfigError(cause, details=[labelled(label, text) for label, text in details])
-
-
-def _check_transformer(name: str, part: Any, cfg: Any, longest: int) -> None:
-    if part.kind != "transformer":
-        return
-    where, width = f"model.{name}", cfg.model.embed_dim
-    if width % part.num_heads:
-        _refuse(
-            f"{where}.num_heads={part.num_heads} does not divide model.embed_dim={width}",
-            ("choose", f"one of {', '.join(map(str, _divisors(width)))}"),
-        )
-    groups = part.num_kv_heads
-    if groups is not None and part.num_heads % groups:
-        _refuse(
-            f"{where}.num_kv_heads={groups} does not divide {where}.num_heads={part.num_heads}",
-            ("choose", f"one of {', '.join(map(str, _divisors(part.num_heads)))}, or none"),
-        )
-    if part.positions == "rotary" and (width // part.num_heads) % 2:
-        _refuse(
-            f"rotary positions need an even head width, not {width // part.num_heads}",
-            ("head width", f"model.embed_dim={width} / {where}.num_heads={part.num_heads}"),
-        )
-    if part.positions == "sinusoidal" and width % 2:
-        _refuse(f"sinusoidal positions need an even model.embed_dim, not {width}")
-    if part.positions == "learned" and part.max_positions < longest:
-        field = "max_source_len" if name == "encoder" else "max_target_len"
-        _refuse(
-            f"{where}.max_positions={part.max_positions} is less than data.{field}={longest}",
-            ("either", f"raise {where}.max_positions, or lower data.{field}"),
-            ("or", f"{where}.positions=sinusoidal, which has no limit"),
-        )
-
-
-def _divisors(number: int) -> list[int]:
-    return [d for d in range(1, min(number, 128) + 1) if number % d == 0]
-
-
-def _check_recurrent_decoder(model: Any) -> None:
-    decoder, encoder = model.decoder, model.encoder
-    if decoder.kind == "transformer":
-        return
-    if decoder.attention == "none" and decoder.input_feeding:
-        _refuse(
-            "model.decoder.input_feeding feeds the attentional state back, but there is none",
-            ("either", "choose model.decoder.attention, or input_feeding=false"),
-            ("perhaps", "context_every_step=true: the encoder's summary at every step"),
-        )
-    if decoder.attention != "none" and decoder.context_every_step:
-        _refuse(
-            "model.decoder.context_every_step is for decoders without attention",
-            ("now", f"model.decoder.attention={decoder.attention}"),
-        )
-    memory = model.embed_dim
-    if encoder.kind != "transformer":
-        memory = encoder.hidden_dim * (2 if encoder.bidirectional else 1)
-    if decoder.attention == "luong_dot" and memory != decoder.hidden_dim:
-        _refuse(
-            "model.decoder.attention=luong_dot needs states as wide as the encoder's memory",
-            ("encoder", f"memory {memory} wide"),
-            ("decoder", f"model.decoder.hidden_dim={decoder.hidden_dim}"),
-            ("or", "model.decoder.attention=luong_general, which fits any widths"),
-        )
-    if decoder.bridge == "copy":
-        _check_copy_bridge(encoder, decoder)
-
-
-def _check_copy_bridge(encoder: Any, decoder: Any) -> None:
-    if encoder.kind == "transformer":
-        _refuse(
-            "model.decoder.bridge=copy needs a recurrent encoder: a Transformer has no last state",
-            ("choose", "model.decoder.bridge=dense or zero"),
-        )
-    width = encoder.hidden_dim * (2 if encoder.bidirectional else 1)
-    if width != decoder.hidden_dim or encoder.num_layers != decoder.num_layers:
-        _refuse(
-            "model.decoder.bridge=copy needs the same layers and widths on both sides",
-            ("encoder", f"{encoder.num_layers} layers, states {width} wide (both directions)"),
-            ("decoder", f"{decoder.num_layers} layers, {decoder.hidden_dim} wide"),
-            ("or", "model.decoder.bridge=dense, which fits any sizes"),
-        )
-    if (decoder.kind == "lstm") != (encoder.kind == "lstm"):
-        _refuse(
-            "model.decoder.bridge=copy: an LSTM has a cell state, other cells have none",
-            ("now", f"{encoder.kind} encoder, {decoder.kind} decoder"),
-            ("choose", "the same kind on both sides, or model.decoder.bridge=dense"),
-        )
 
 
 def _check_text(cfg: Any) -> None:

@@ -5,11 +5,10 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from seqgen.config_schema import Leaf, Node, defaults, leaves, nodes, schema, show, value_at
-from seqgen.errors import ConfigError
+from seqgen.errors import ConfigError, labelled
 from seqgen.types import nearest
 
 ConfigT = TypeVar("ConfigT")
-_LABEL = 15  # width of the first column of an error's details
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +31,6 @@ class Origin:
             if path == known or path.startswith(known + "."):
                 return [labelled("you typed", text)]
         return [self.place] if self.place else []
-
-
-def labelled(label: str, text: str) -> str:
-    """One detail line of an error: label column, then text."""
-    return f"{label:<{_LABEL}}{text}"
 
 
 def from_dict(

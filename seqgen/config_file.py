@@ -6,8 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from seqgen.config_conversion import labelled
-from seqgen.errors import ConfigError
+from seqgen.errors import ConfigError, labelled
 from seqgen.types import nearest
 
 

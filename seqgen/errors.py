@@ -7,6 +7,14 @@ it). Details say what was typed, what was probably meant, and what to type next.
 from collections.abc import Sequence
 
 
+_LABEL = 15  # width of the first column of an error's details
+
+
+def labelled(label: str, text: str) -> str:
+    """One detail line of an error: label column, then text."""
+    return f"{label:<{_LABEL}}{text}"
+
+
 class SeqgenError(Exception):
     """Base of all errors that are told on one screen.
 

@@ -1,7 +1,8 @@
 """Architectures: recurrent and Transformer encoders and decoders, and their union."""
 
+from seqgen.models.checks import check_model
 from seqgen.models.config import ModelConfig
-from seqgen.models.encoder_decoder import EncoderDecoder, check_model
+from seqgen.models.encoder_decoder import EncoderDecoder
 from seqgen.nn.parameters import Definition
 
 __all__ = ["ModelConfig", "build_model", "check_model"]

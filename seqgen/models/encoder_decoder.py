@@ -6,14 +6,9 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
-from seqgen.errors import ConfigError
 from seqgen.models.base import DecodeOutput
-from seqgen.models.config import (
-    RECURRENT_KINDS,
-    ModelConfig,
-    TransformerDecoderConfig,
-    TransformerEncoderConfig,
-)
+from seqgen.models.checks import check_model
+from seqgen.models.config import RECURRENT_KINDS, ModelConfig
 from seqgen.models.recurrent import RecurrentDecoder, RecurrentEncoder
 from seqgen.models.transformer import TransformerDecoder, TransformerEncoder
 from seqgen.nn.dense import dot
@@ -30,53 +25,6 @@ DECODERS: dict[str, Any] = {
     "transformer": TransformerDecoder,
     **dict.fromkeys(RECURRENT_KINDS, RecurrentDecoder),
 }
-
-
-def check_model(
-    config: ModelConfig,
-    *,
-    source_vocab_size: int | None = None,
-    target_vocab_size: int | None = None,
-    max_source_len: int = 0,
-    max_target_len: int = 0,
-) -> None:
-    """Cross-checks of a model config; sizes that are not known yet may be left out.
-
-    Raises:
-      ConfigError: heads that do not divide the width, shared embeddings of unequal vocabularies,
-        odd head widths with rotary positions, lengths beyond a learned position table.
-    """
-    if config.tie_embeddings == "all" and source_vocab_size != target_vocab_size:
-        raise ConfigError(
-            "model.tie_embeddings='all' needs one joint vocabulary",
-            details=[
-                f"source has {source_vocab_size} tokens, target {target_vocab_size}",
-                "set tokenizer.joint=True, or model.tie_embeddings='target_output'",
-            ],
-        )
-    for side, cfg, length in (
-        ("encoder", config.encoder, max_source_len),
-        ("decoder", config.decoder, max_target_len),
-    ):
-        if not isinstance(cfg, TransformerEncoderConfig | TransformerDecoderConfig):
-            continue
-        heads, groups = cfg.num_heads, cfg.num_kv_heads or cfg.num_heads
-        if config.embed_dim % heads or heads % groups:
-            raise ConfigError(
-                f"model.{side}: {heads} heads must divide embed_dim {config.embed_dim}, and "
-                f"{groups} key/value heads the {heads} heads"
-            )
-        if cfg.positions == "rotary" and config.embed_dim // heads % 2:
-            raise ConfigError(
-                f"model.{side}: rotary positions need an even head width, "
-                f"not {config.embed_dim // heads}"
-            )
-        if cfg.positions == "learned" and length > cfg.max_positions:
-            raise ConfigError(
-                f"model.{side}.max_positions={cfg.max_positions} is less than the data's "
-                f"longest row, {length}",
-                details=["raise it, lower the data's length limit, or use sinusoidal positions"],
-            )
 
 
 class EncoderDecoder(nnx.Module):

@@ -5,11 +5,12 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
-from seqgen.models.config import EncodedDims, RecurrentEncoderConfig
+from seqgen.models.checks import encoded_dims
+from seqgen.models.config import RecurrentEncoderConfig
 from seqgen.models.recurrent_decoder import RecurrentDecoder
 from seqgen.nn.dropout import dropout, split
 from seqgen.nn.partitioning import constrain
-from seqgen.nn.recurrent import RecurrentLayer, build_cell
+from seqgen.nn.recurrent import RecurrentLayer
 from seqgen.types import Array, Encoded, Sequences
 
 __all__ = ["RecurrentDecoder", "RecurrentEncoder"]
@@ -49,12 +50,7 @@ class RecurrentEncoder(nnx.Module):
 
         self.forward = build_layers()
         self.backward = build_layers() if cfg.bidirectional else None
-        self.dims = EncodedDims(
-            memory=width,
-            summary=width,
-            states=(width,) * cfg.num_layers,
-            has_cell="c" in build_cell(cfg.cell or cfg.kind).states,
-        )
+        self.dims = encoded_dims(cfg, embed_dim)
 
     def __call__(self, source: Sequences, *, embedded: Array, key: Any = None) -> Encoded:
         """Read whole sentences; padding (segment 0, at the end) never matters.

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from seqgen.errors import ConfigError
 from seqgen.models import row_state
 from seqgen.models.base import DecodeOutput
+from seqgen.models.checks import check_recurrent_decoder
 from seqgen.models.config import EncodedDims, RecurrentDecoderConfig
 from seqgen.models.recurrent_steps import attend_all, run_layers, run_steps
 from seqgen.nn.additive import AdditiveAttention, LuongAttention
@@ -53,7 +53,7 @@ class RecurrentDecoder(nnx.Module):
         Raises:
           ConfigError: if the options contradict each other or the encoder.
         """
-        _check(cfg, encoded)
+        check_recurrent_decoder(cfg, encoded)
         self.cfg, self.compute_dtype = cfg, compute_dtype
         self.embed_dim, self.memory_dim = embed_dim, encoded.memory
         hidden = cfg.hidden_dim
@@ -257,33 +257,6 @@ class RecurrentDecoder(nnx.Module):
             hidden = hidden * drops[-1]
         count = x.shape[0] if seen is None else seen.sum(0, dtype=jnp.int32)
         return hidden, weights, {**last, "length": rows["length"] + count}
-
-
-def _check(cfg: RecurrentDecoderConfig, encoded: EncodedDims) -> None:
-    if cfg.input_feeding and cfg.attention == "none":
-        raise ConfigError("input_feeding needs attention", details=["set decoder.attention"])
-    if cfg.context_every_step and cfg.attention != "none":
-        raise ConfigError(
-            "context_every_step is for decoders without attention",
-            details=[f"attention is   {cfg.attention}"],
-        )
-    if cfg.attention == "luong_dot" and encoded.memory != cfg.hidden_dim:
-        raise ConfigError(
-            f"luong_dot needs decoder.hidden_dim = the memory's width, {encoded.memory}",
-            details=[f"hidden_dim is  {cfg.hidden_dim}", "or use         luong_general"],
-        )
-    if cfg.bridge == "copy":
-        wanted = (cfg.hidden_dim,) * cfg.num_layers
-        has_cell = "c" in build_cell(cfg.cell or cfg.kind).states
-        if encoded.states != wanted or encoded.has_cell != has_cell:
-            raise ConfigError(
-                "bridge 'copy' needs an encoder with the decoder's cell, layers and width",
-                details=[
-                    f"encoder states {encoded.states or 'none'}, LSTM cell: {encoded.has_cell}",
-                    f"decoder states {wanted}, LSTM cell: {has_cell}",
-                    "or use         bridge 'dense'",
-                ],
-            )
 
 
 def _build_attention(

@@ -14,6 +14,7 @@ from flax import nnx
 
 from seqgen.errors import ConfigError
 from seqgen.models.base import DecodeOutput
+from seqgen.models.checks import encoded_dims
 from seqgen.models.config import (
     EncodedDims,
     TransformerDecoderConfig,
@@ -97,7 +98,7 @@ class TransformerEncoder(_Stack):
         super().__init__(
             cfg, embed_dim=embed_dim, memory_dim=None, compute_dtype=compute_dtype, rngs=rngs
         )
-        self.dims = EncodedDims(memory=embed_dim, summary=embed_dim)
+        self.dims = encoded_dims(cfg, embed_dim)
 
     def __call__(self, source: Sequences, *, embedded: Array, key: Any = None) -> Encoded:
         self.check_length(embedded.shape[1])

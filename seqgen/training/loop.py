@@ -186,9 +186,7 @@ def train(
                 row = log_row(fetched[-1][1])
                 row |= {**meter.read(), "batch_hash": host.batch_hash}
                 writers.write(step, row)
-                watch_bad_steps(
-                    fetched, names, limit=cfg.max_bad_steps, progress=progress, run=run
-                )
+                watch_bad_steps(fetched, names, limit=cfg.max_bad_steps, progress=progress, run=run)
                 run.set_status("running", step=step, num_steps=cfg.num_steps)
                 progress.step(step_view(step, cfg.num_steps, row, meter=meter, saved=saved_step))
                 fault_point("loop.logged", step=step)

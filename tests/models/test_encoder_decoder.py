@@ -194,8 +194,8 @@ def test_refusals():
             )
 
     refuse("joint", vocab=(10, 11), tie="all")
-    refuse("heads", num_heads=3)
-    refuse("heads", num_kv_heads=3)
+    refuse("num_heads", num_heads=3)
+    refuse("num_kv_heads", num_kv_heads=3)
     refuse("even", positions="rotary", num_heads=8)
     refuse("max_positions", positions="learned", max_positions=10, length=11)
     with pytest.raises(ConfigError, match="joint"):

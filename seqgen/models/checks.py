@@ -1,0 +1,167 @@
+"""What one field of a model may be depends on another: the rules between them, in one place.
+
+A whole experiment is checked against them before any data is read, with the sizes known by then;
+building a model checks again, with the vocabularies and with encoders of the user's own.
+"""
+
+from typing import Any
+
+from seqgen.errors import ConfigError, labelled
+from seqgen.models.config import (
+    EncodedDims,
+    ModelConfig,
+    RecurrentDecoderConfig,
+    RecurrentEncoderConfig,
+    TransformerDecoderConfig,
+    TransformerEncoderConfig,
+)
+from seqgen.nn.recurrent import build_cell
+
+
+def check_model(
+    config: ModelConfig,
+    *,
+    source_vocab_size: int | None = None,
+    target_vocab_size: int | None = None,
+    max_source_len: int = 0,
+    max_target_len: int = 0,
+) -> None:
+    """Refuse an architecture that cannot be built; sizes that are not known yet are left out.
+
+    Raises:
+      ConfigError: heads that do not divide the width, shared embeddings of unequal vocabularies,
+        odd widths under sinusoidal or rotary positions, lengths beyond a learned position table, a
+        recurrent decoder that does not fit its encoder.
+    """
+    if config.tie_embeddings == "all" and source_vocab_size != target_vocab_size:
+        _refuse(
+            "model.tie_embeddings=all needs one joint vocabulary",
+            ("source", f"{source_vocab_size} tokens"),
+            ("target", f"{target_vocab_size} tokens"),
+            ("either", "tokenizer.joint=true, or model.tie_embeddings=target_output"),
+        )
+    for side, part, field, longest in (
+        ("encoder", config.encoder, "max_source_len", max_source_len),
+        ("decoder", config.decoder, "max_target_len", max_target_len),
+    ):
+        if isinstance(part, TransformerEncoderConfig | TransformerDecoderConfig):
+            _check_heads(f"model.{side}", part, config.embed_dim)
+            _check_positions(f"model.{side}", part, config.embed_dim, (field, longest))
+    if isinstance(config.decoder, RecurrentDecoderConfig):
+        own = (
+            ":" in config.encoder.kind
+        )  # the user's class: its widths show when it is built
+        dims = None if own else encoded_dims(config.encoder, config.embed_dim)
+        check_recurrent_decoder(config.decoder, dims)
+
+
+def encoded_dims(
+    encoder: TransformerEncoderConfig | RecurrentEncoderConfig, embed_dim: int
+) -> EncodedDims:
+    """The widths of what an encoder of this package gives its decoder."""
+    if isinstance(encoder, TransformerEncoderConfig):
+        return EncodedDims(memory=embed_dim, summary=embed_dim)
+    width = encoder.hidden_dim * (2 if encoder.bidirectional else 1)
+    return EncodedDims(
+        memory=width,
+        summary=width,
+        states=(width,) * encoder.num_layers,
+        has_cell=has_cell_state(encoder),
+    )
+
+
+def has_cell_state(cfg: RecurrentEncoderConfig | RecurrentDecoderConfig) -> bool:
+    """Whether the recurrent cell keeps a cell state beside its hidden state, as an LSTM does."""
+    return "c" in build_cell(cfg.cell or cfg.kind).states
+
+
+def check_recurrent_decoder(decoder: RecurrentDecoderConfig, encoded: EncodedDims | None) -> None:
+    """Refuse options that exclude each other or do not fit the encoder (None = not known).
+
+    Raises:
+      ConfigError: the first of them.
+    """
+    if decoder.attention == "none" and decoder.input_feeding:
+        _refuse(
+            "model.decoder.input_feeding feeds the attentional state back, but there is none",
+            ("either", "choose model.decoder.attention, or input_feeding=false"),
+            ("perhaps", "context_every_step=true: the encoder's summary at every step"),
+        )
+    if decoder.attention != "none" and decoder.context_every_step:
+        _refuse(
+            "model.decoder.context_every_step is for decoders without attention",
+            ("now", f"model.decoder.attention={decoder.attention}"),
+        )
+    if encoded is None:
+        return
+    if decoder.attention == "luong_dot" and encoded.memory != decoder.hidden_dim:
+        _refuse(
+            "model.decoder.attention=luong_dot needs states as wide as the encoder's memory",
+            ("encoder", f"memory {encoded.memory} wide"),
+            ("decoder", f"model.decoder.hidden_dim={decoder.hidden_dim}"),
+            ("or", "model.decoder.attention=luong_general, which fits any widths"),
+        )
+    if decoder.bridge == "copy":
+        _check_copy_bridge(decoder, encoded)
+
+
+def _check_copy_bridge(decoder: RecurrentDecoderConfig, encoded: EncodedDims) -> None:
+    if not encoded.states:
+        _refuse(
+            "model.decoder.bridge=copy needs a recurrent encoder: a Transformer has no last state",
+            ("choose", "model.decoder.bridge=dense or zero"),
+        )
+    if encoded.states != (decoder.hidden_dim,) * decoder.num_layers:
+        width = encoded.states[0]
+        _refuse(
+            "model.decoder.bridge=copy needs the same layers and widths on both sides",
+            ("encoder", f"{len(encoded.states)} layers, states {width} wide (both directions)"),
+            ("decoder", f"{decoder.num_layers} layers, {decoder.hidden_dim} wide"),
+            ("or", "model.decoder.bridge=dense, which fits any sizes"),
+        )
+    if has_cell_state(decoder) != encoded.has_cell:
+        sides = ("encoder", "decoder") if encoded.has_cell else ("decoder", "encoder")
+        _refuse(
+            "model.decoder.bridge=copy: an LSTM has a cell state, other cells have none",
+            ("now", "the {} has one, the {} has none".format(*sides)),
+            ("choose", "the same kind on both sides, or model.decoder.bridge=dense"),
+        )
+
+
+def _check_heads(where: str, part: Any, width: int) -> None:
+    if width % part.num_heads:
+        _refuse(
+            f"{where}.num_heads={part.num_heads} does not divide model.embed_dim={width}",
+            ("choose", f"one of {', '.join(map(str, _divisors(width)))}"),
+        )
+    groups = part.num_kv_heads
+    if groups is not None and part.num_heads % groups:
+        _refuse(
+            f"{where}.num_kv_heads={groups} does not divide {where}.num_heads={part.num_heads}",
+            ("choose", f"one of {', '.join(map(str, _divisors(part.num_heads)))}, or none"),
+        )
+
+
+def _check_positions(where: str, part: Any, width: int, longest: tuple[str, int]) -> None:
+    if part.positions == "rotary" and (width // part.num_heads) % 2:
+        _refuse(
+            f"rotary positions need an even head width, not {width // part.num_heads}",
+            ("head width", f"model.embed_dim={width} / {where}.num_heads={part.num_heads}"),
+        )
+    if part.positions == "sinusoidal" and width % 2:
+        _refuse(f"sinusoidal positions need an even model.embed_dim, not {width}")
+    field, length = longest
+    if part.positions == "learned" and part.max_positions < length:
+        _refuse(
+            f"{where}.max_positions={part.max_positions} is less than data.{field}={length}",
+            ("either", f"raise {where}.max_positions, or lower data.{field}"),
+            ("or", f"{where}.positions=sinusoidal, which has no limit"),
+        )
+
+
+def _divisors(number: int) -> list[int]:
+    return [d for d in range(1, min(number, 128) + 1) if number % d == 0]
+
+
+def _refuse(cause: str, *details: tuple[str, str]) -> None:
+    raise ConfigError(cause, details=[labelled(label, text) for label, text in details])
