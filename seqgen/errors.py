@@ -6,7 +6,6 @@ it). Details say what was typed, what was probably meant, and what to type next.
 
 from collections.abc import Sequence
 
-
 _LABEL = 15  # width of the first column of an error's details
 
 

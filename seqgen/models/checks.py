@@ -48,9 +48,7 @@ def check_model(
             _check_heads(f"model.{side}", part, config.embed_dim)
             _check_positions(f"model.{side}", part, config.embed_dim, (field, longest))
     if isinstance(config.decoder, RecurrentDecoderConfig):
-        own = (
-            ":" in config.encoder.kind
-        )  # the user's class: its widths show when it is built
+        own = ":" in config.encoder.kind  # the user's class: its widths show when it is built
         dims = None if own else encoded_dims(config.encoder, config.embed_dim)
         check_recurrent_decoder(config.decoder, dims)
 
