@@ -30,9 +30,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model = dict(
         embed_dim=256,
         tie_embeddings="all",
-        dropout_rate=0.3,
+        dropout_rate=0.4,
         encoder=dict(
-            kind="gru", num_layers=1, hidden_dim=256, bidirectional=True, dropout_rate=0.3
+            kind="gru", num_layers=1, hidden_dim=256, bidirectional=True, dropout_rate=0.4
         ),
         decoder=dict(
             kind="gru",
@@ -41,7 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
             attention="bahdanau",
             bridge="dense",
             attention_dim=256,
-            dropout_rate=0.3,
+            dropout_rate=0.4,
         ),
     )
     config.optimizer = dict(
@@ -53,7 +53,7 @@ def get_config(arg: str = "") -> ConfigDict:
         clip_norm=1.0,
     )
     config.train = dict(
-        num_steps=4_000,
+        num_steps=5_000,
         log_every_steps=50,
         eval_every_steps=250,
         checkpoint_every_steps=100,
