@@ -13,11 +13,6 @@ import json
 import pathlib
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("svg")
-matplotlib.rcParams["svg.hashsalt"] = "seqgen"  # equal input gives an equal file
-
 import matplotlib.pyplot as plt
 
 
@@ -73,6 +68,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Plots of the Multi30k report")
     parser.add_argument("folder", type=pathlib.Path)
     folder = parser.parse_args().folder
+    plt.switch_backend("svg")
+    plt.rcParams["svg.hashsalt"] = "seqgen"  # equal input gives an equal file
     reports = read_reports(folder)
     draw_curves(folder, reports)
     draw_by_length(folder, reports)
