@@ -94,12 +94,6 @@ def _check_text(cfg: Any) -> None:
         )
     if data.min_length > data.max_length:
         _refuse(f"data.min_length={data.min_length} is above data.max_length={data.max_length}")
-    decode = cfg.decode
-    if decode.max_length and decode.min_length >= decode.max_length:
-        _refuse(
-            f"decode.min_length={decode.min_length} leaves no room below "
-            f"decode.max_length={decode.max_length}"
-        )
 
 
 def _check_optimizer(optimizer: Any) -> None:

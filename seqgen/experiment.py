@@ -1,8 +1,10 @@
 """One experiment put together and trained: from a config to a run directory."""
 
+import contextlib
 import dataclasses
+import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -12,16 +14,17 @@ from seqgen import config_schema, data
 from seqgen.config import Config
 from seqgen.errors import ConfigError
 from seqgen.evaluation import evaluators
-from seqgen.inference import Generator
+from seqgen.inference import Generator, one_line
 from seqgen.nn.parameters import Definition
-from seqgen.runs import SCORING_DTYPE, build_definition, make_generator
+from seqgen.runs import SCORING_DTYPE, build_definition, make_generator, pick_split
 from seqgen.training import loop, run_directory
 from seqgen.training.compilation import enable_compile_cache
 from seqgen.training.precision import resolve_compute_dtype
 from seqgen.training.progress import Progress, make_progress
 from seqgen.training.sharding import Layout, rows_multiple
+from seqgen.training.signals import StopSignals
 from seqgen.training.step import make_eval_step
-from seqgen.types import Params
+from seqgen.types import Batch, Params
 
 # Options of `data` that do not change which batch comes at which step.
 UNBOUND_DATA_OPTIONS = ("dir", "cache_dir", "prefetch")
@@ -48,20 +51,22 @@ def train(
       ConfigError: the directory belongs to another experiment, or another process trains there.
       DataError: the corpus cannot be used.
     """
-    with run_directory.RunDirectory(workdir) as run:
-        if fresh:
-            run.start_over()
+    with contextlib.ExitStack() as stack:
+        run = stack.enter_context(run_directory.RunDirectory(workdir))
         progress = progress or make_progress(log=run.log)
+        stop = stack.enter_context(StopSignals(progress.line))
         enable_compile_cache()
-        cfg = _resolve(cfg, run, progress)
-        with progress.phase("prepare data"):
-            text = data.prepare(cfg.data, cfg.tokenizer, workdir=run.path, report=progress.line)
-        run.write_config(config_schema.to_dict(cfg), overrides=overrides)
+        with run.starting_over() if fresh else contextlib.nullcontext():
+            cfg = _resolve(cfg, run, progress)
+            with progress.phase("prepare data"):
+                text = data.prepare(cfg.data, cfg.tokenizer, workdir=run.path, report=progress.line)
+            dtype = cfg.train.compute_dtype
+            definition = build_definition(cfg, text.tokenizers, compute_dtype=dtype)
+            evaluators = _evaluators(cfg, text, stop, report=progress.line)
+            run.write_config(config_schema.to_dict(cfg), overrides=overrides)
         for change in run.write_environment():
             progress.line(f"environment: {change}")
             run.event("environment", change=change)
-        dtype = cfg.train.compute_dtype
-        definition = build_definition(cfg, text.tokenizers, compute_dtype=dtype)
         progress.line(_model_line(definition, text))
 
         def batches(position: int) -> Any:
@@ -77,28 +82,31 @@ def train(
             batches=batches,
             run=run,
             mesh_cfg=cfg.mesh,
-            evaluators=_evaluators(cfg, text),
+            evaluators=evaluators,
             identity=_identity(cfg) | {"corpus and tokenizers": text.fingerprint},
             facts={"config_hash": config_module.digest(cfg)},
             progress=progress,
+            stop=stop,
         )
 
 
 def _resolve(cfg: Config, run: run_directory.RunDirectory, progress: Progress) -> Config:
-    """`cfg` with its 'auto' choices made, as an earlier start of this run made them.
+    """`cfg` with whole paths, and its 'auto' choices made as an earlier start of this run made them.
 
     Raises:
       ConfigError: the run was started with another model, tokenizer or order of data.
     """
-    if (run.path / "config.json").exists() and any((run.path / "checkpoints").glob("[0-9]*")):
+    folder = os.path.abspath(cfg.data.dir) if cfg.data.dir else ""
+    cfg = dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, dir=folder))
+    if (run.path / "config.json").exists():
         stored = config_module.read_json(run.path / "config.json")
         changed = _differences(_identity(stored), _identity(cfg))
-        if changed:
+        if changed and any((run.path / "checkpoints").glob("[0-9]*")):
             raise ConfigError(
                 f"{run.path} holds a run of another experiment",
                 details=[*changed, "take another --workdir, or start over with --fresh"],
             )
-        if cfg.train.compute_dtype == "auto":
+        if not changed and cfg.train.compute_dtype == "auto":
             return _with_dtype(cfg, stored.train.compute_dtype)
     wanted = cfg.train.compute_dtype
     return _with_dtype(cfg, resolve_compute_dtype(wanted, report=progress.line))
@@ -113,12 +121,16 @@ def _with_dtype(cfg: Config, compute_dtype: str) -> Config:
 def _identity(cfg: Config) -> dict[str, Any]:
     """What a run is bound to: the model, the tokenizer, and what decides the order of batches."""
     options = config_schema.to_dict(cfg.data)
+    # What the state holds beside the parameters: named where it is there, so that adding and
+    # dropping it are both refused.
+    extras = {"ema": cfg.train.ema_decay > 0, "momentum": cfg.optimizer.momentum > 0}
     return {
         "model": config_schema.to_dict(cfg.model),
         "tokenizer": config_schema.to_dict(cfg.tokenizer),
         "data": {name: options[name] for name in options if name not in UNBOUND_DATA_OPTIONS},
         "train": {"seed": cfg.train.seed, "accumulation_steps": cfg.train.accumulation_steps},
         "optimizer": {"name": cfg.optimizer.name},
+        "state": {name: True for name, there in extras.items() if there},
     }
 
 
@@ -133,10 +145,26 @@ def _differences(old: Any, new: Any, path: str = "") -> list[str]:
     return [] if old == new else [f"{path}: the run has {old!r}, the config says {new!r}"]
 
 
-def _evaluators(cfg: Config, text: data.TextData) -> list[loop.Evaluator]:
+def _evaluators(
+    cfg: Config, text: data.TextData, stop: StopSignals, *, report: Callable[[str], None]
+) -> list[loop.Evaluator]:
+    """What the loop evaluates with; nothing, and a line that says so, if there is no split `val`.
+
+    Raises:
+      ConfigError: patience waits for evaluations that cannot be made.
+      DataError: the config names a split that does not exist.
+    """
     split = cfg.evaluation.split
-    if split not in text.splits:
+    if split == type(cfg.evaluation).split and split not in text.splits:
+        if cfg.train.patience:
+            raise ConfigError(
+                f"train.patience={cfg.train.patience} needs evaluations, and there is no split "
+                f"{split!r}",
+                details=[f"there are      {', '.join(sorted(text.splits))}"],
+            )
+        report(f"note: no split {split!r}, so nothing is evaluated while training")
         return []
+    split = pick_split(split, text.splits)
     limit = cfg.evaluation.max_examples
     definition = build_definition(cfg, text.tokenizers, compute_dtype=SCORING_DTYPE)
     eval_step = make_eval_step(
@@ -147,19 +175,24 @@ def _evaluators(cfg: Config, text: data.TextData) -> list[loop.Evaluator]:
     )
     generators: list[Generator] = []  # made at the first evaluation, then given new parameters
 
+    def batches() -> Iterator[Batch]:
+        for batch in text.eval_batches(split, max_examples=limit):
+            stop.check()
+            yield batch
+
     def translate(params: Params, sources: Sequence[str]) -> list[str]:
         if not generators:
             generators.append(make_generator(cfg, definition, params, text.tokenizers))
         generators[0].params = params
         options = {"num_beams": cfg.evaluation.num_beams, "num_return_sequences": 1}
-        answers = generators[0].generate(sources, do_sample=False, **options)
-        return [hypotheses[0].text for hypotheses in answers]
+        answers = generators[0].stream(
+            sources, progress=lambda count: stop.check(), do_sample=False, **options
+        )
+        return [one_line(hypotheses[0].text) for hypotheses in answers]
 
     combined = evaluators.combine(
         [
-            evaluators.teacher_forced_evaluator(
-                eval_step, lambda: text.eval_batches(split, max_examples=limit)
-            ),
+            evaluators.teacher_forced_evaluator(eval_step, batches),
             evaluators.decoded_evaluator(
                 translate, text.examples(split, max_examples=limit), cfg.evaluation
             ),

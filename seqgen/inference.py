@@ -230,6 +230,11 @@ class Generator:
         return _cut(ids, self._max_target_len, line=line, side="target")
 
 
+def one_line(text: str) -> str:
+    """Text that stays on its line: LF and CR become blanks."""
+    return text.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
+
+
 def _cut(ids: list[int], limit: int | None, *, line: int, side: str) -> list[int]:
     """Ids with EOS, cut to `limit` tokens with a warning."""
     if limit is not None and len(ids) + 1 > limit:

@@ -10,7 +10,7 @@ from seqgen import data
 from seqgen.config import Config
 from seqgen.errors import ConfigError, DataError
 from seqgen.evaluation import evaluators
-from seqgen.inference import Generator
+from seqgen.inference import Generator, one_line
 from seqgen.models import build_model
 from seqgen.nn.parameters import Definition
 from seqgen.training.checkpoint_reader import CheckpointReader
@@ -133,7 +133,8 @@ def evaluate(
       progress: called with the number of decoded lines.
 
     Returns:
-      The report (see `evaluation.evaluators.split_report`), the examples, the hypotheses.
+      The report (see `evaluation.evaluators.split_report`), the examples, the hypotheses (each on
+      one line, as they are scored and as they are written).
 
     Raises:
       ConfigError: no such run or checkpoint.
@@ -155,7 +156,7 @@ def evaluate(
     examples = text.examples(split)
     sources = [example["source"] for example in examples]
     hypotheses = [
-        answers[0].text
+        one_line(answers[0].text)
         for answers in generator.stream(sources, progress=progress, **(overrides or {}))
     ]
     report = evaluators.split_report(

@@ -90,7 +90,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"{args.metric} on {report['split']}, {comparison.num_examples} examples")
     for name, row in rows:
         sign = "+" if name == "difference" else ""
-        values = [f"{value:{sign}.2f}" for value in (row.score, row.low, row.high)]
+        digits = 4 if args.metric == "exact_match" else 2
+        values = [f"{value:{sign}.{digits}f}" for value in (row.score, row.low, row.high)]
         print(f"{name:<{width}}  {values[0]:>7}   95 % {values[1]}..{values[2]}")
     print(said)
     print(f"paired bootstrap, {args.draws} draws, seed {args.seed}; {comparison.signature}")

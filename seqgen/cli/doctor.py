@@ -86,7 +86,7 @@ def _packages() -> tuple[str, str]:
         if not _within(version, bounds):
             wrong.append(f"{name} {version} is not {bounds}")
     if wrong:
-        return "FIX", f"{'; '.join(wrong)}: pip install --upgrade seqgen"
+        return "FIX", f"{'; '.join(wrong)}: pip install -e .  (in the checkout)"
     main = [f"{n} {importlib.metadata.version(n)}" for n in ("seqgen", "jax", "flax", "optax")]
     return "ok", f"{', '.join(main)}; all {len(names)} as declared"
 
@@ -114,7 +114,7 @@ def _devices() -> tuple[str, str]:
     kinds = sorted({device.device_kind for device in devices})
     text = f"{len(devices)} x {jax.default_backend()} ({', '.join(kinds)})"
     if jax.default_backend() == "cpu" and shutil.which("nvidia-smi"):
-        return "warn", f"{text}, but a GPU is here: pip install 'seqgen[cuda]'"
+        return "warn", f"{text}, but a GPU is here: pip install -e '.[cuda]'"
     threads = os.environ.get("NPROC", "")
     if jax.default_backend() == "cpu" and len(devices) > 1 and not threads.isdigit():
         return "warn", f"{text}; several CPU devices may hang: export NPROC=64"
@@ -131,7 +131,7 @@ def _cpu() -> tuple[str, str]:
     if "amx_bf16" in flags:
         return "ok", f"{cores} cores with AMX: bfloat16 products run 4-5 times as fast as float32"
     best = next((name for name in ("avx512_bf16", "avx512f", "avx2") if name in flags), "no AVX2")
-    return "ok", f"{cores} cores, {best}: float32 (train.compute_dtype=auto chooses by measuring)"
+    return "ok", f"{cores} cores, {best}; train.compute_dtype=auto measures which dtype is faster"
 
 
 def _memory() -> tuple[str, str]:

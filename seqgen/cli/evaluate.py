@@ -8,7 +8,7 @@ from typing import Any
 
 from seqgen.cli.arguments import add_run_arguments, add_verb, parse_checkpoint, require_run
 from seqgen.cli.counter import line_counter
-from seqgen.cli.text_files import one_line, output
+from seqgen.cli.text_files import output
 from seqgen.errors import ConfigError
 
 EXAMPLES = """\
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     sources, references = ([example[side] for example in examples] for side in ("source", "target"))
     if args.output:
         with output(args.output) as file:
-            file.writelines(one_line(line) + "\n" for line in hypotheses)
+            file.writelines(line + "\n" for line in hypotheses)
     if args.three_ways:
         result["three_ways"] = scores.bleu_three_ways(
             hypotheses, references, lang=cfg.data.target_lang

@@ -6,7 +6,7 @@ from typing import Any
 from seqgen.cli.arguments import add_run_arguments, add_verb, parse_checkpoint, require_run
 from seqgen.cli.counter import line_counter
 from seqgen.cli.evaluate import add_search_arguments, search_options
-from seqgen.cli.text_files import one_line, output, read_lines
+from seqgen.cli.text_files import output, read_lines
 
 EXAMPLES = """\
 echo "forty two" | seqgen generate --workdir=runs/quickstart
@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     options = search_options(args)
     options |= {n: getattr(args, n) for n in _OPTIONS if getattr(args, n) is not None}
     from seqgen import runs
+    from seqgen.inference import one_line
 
     generator = runs.load(workdir, checkpoint=checkpoint)
     with (

@@ -51,6 +51,14 @@ def output(name: str) -> Iterator[TextIO]:
         sys.stdout.flush()
         return
     path = pathlib.Path(name)
+    if path.exists() and not path.is_file():  # a pipe or a device is written to, never replaced
+        try:
+            with path.open("w", encoding="utf-8", newline="\n") as file:
+                yield file
+        except OSError as error:
+            raise StorageError(f"cannot write {name}", details=[str(error)]) from error
+        return
+    path = path.resolve()  # behind a symbolic link the file is replaced, not the link
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
@@ -69,8 +77,3 @@ def output(name: str) -> Iterator[TextIO]:
     finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
-
-
-def one_line(text: str) -> str:
-    """Text that stays on its line: LF and CR become blanks."""
-    return text.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")

@@ -11,11 +11,11 @@ from seqgen.data.corpus_scan import FileScan, fit_corpus_profile, scan_file
 from seqgen.data.findings import Finding, Report
 from seqgen.data.language_profile import LanguageProfile
 from seqgen.data.split_check import SplitCheck, judge_overlap, judge_split
+from seqgen.data.text_files import is_expected_split
 from seqgen.errors import DataError
 from seqgen.types import nearest
 
 MAX_LINE_BYTES = 1 << 16
-EXPECTED_SPLITS = ("train", "val", "dev", "validation")  # and test*
 Files = dict[str, tuple[list[Path], list[Path]]]
 
 
@@ -110,12 +110,18 @@ def find_files(directory: Path, *, source_lang: str, target_lang: str) -> Files:
     source, target = found[source_lang], found[target_lang]
     both = set(source) & set(target)
     names = {
-        split
-        for split in set(source) | set(target)
-        if split in both or split in EXPECTED_SPLITS or split.startswith("test")
+        split for split in set(source) | set(target) if split in both or is_expected_split(split)
     }
     if not names:
         raise DataError(f"no split in {directory} has both languages")
+    if "train" not in names:
+        raise DataError(
+            f"{directory} has no train split, and training needs one",
+            details=[
+                f"expected       train.{source_lang} and train.{target_lang} (.gz is fine)",
+                f"found          {', '.join(sorted(names))}",
+            ],
+        )
     order = sorted(names, key=lambda split: (split != "train", split))
     return {split: (source.get(split, []), target.get(split, [])) for split in order}
 

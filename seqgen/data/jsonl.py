@@ -61,7 +61,9 @@ def read_objects(path: Path, *, fields: tuple[str, str]) -> Iterator[Pair]:
     Raises:
       DataError: naming file and line, for anything but an object with both fields as text.
     """
-    for number, line in enumerate(read_lines(path, directory=str(path.parent)), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():  # such as a blank line at the end
+            continue
         where = f"{path.name} line {number}"
         try:
             item = json.loads(line, parse_constant=_refuse_constant)

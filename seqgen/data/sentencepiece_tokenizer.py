@@ -6,6 +6,7 @@ stands. A given model normalises as its maker decided.
 """
 
 import io
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -184,9 +185,19 @@ def train_sentencepiece(
         )
     except RuntimeError as error:
         message = str(error).splitlines()[-1][:300]
+        details = [message, "choose another size:  --config.tokenizer.vocab_size=N"]
+        needed = re.search(r"required_chars\D*\d+ vs (\d+)", message)
+        if needed:
+            details = [
+                f"it needs       at least {needed[1]}: control tokens, single characters"
+                + (" and 256 bytes" if cfg.byte_fallback else ""),
+                f"set            --config.tokenizer.vocab_size={needed[1]} or more",
+            ]
+            if cfg.byte_fallback:
+                details.append("or             --config.tokenizer.byte_fallback=false")
         raise DataError(
             f"SentencePiece cannot make {cfg.vocab_size} {cfg.kind} pieces of this corpus",
-            details=[message, "choose another size:  --config.tokenizer.vocab_size=N"],
+            details=details,
         ) from error
     return SentencePieceTokenizer(
         model.getvalue(),

@@ -23,6 +23,7 @@ from seqgen.errors import DataError
 from seqgen.types import nearest
 
 UTF8_BOM = b"\xef\xbb\xbf"
+EXPECTED_SPLITS = ("train", "val", "dev", "validation")  # and test*
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +78,7 @@ def find_pairs(directory: Path, *, source_lang: str, target_lang: str) -> dict[s
         if not stem or not path.is_file() or path.name.startswith("."):
             continue
         known = found.setdefault(lang, {})
-        if stem in known:
+        if stem in known and lang in (source_lang, target_lang):
             raise DataError(
                 f"two files for one split: {known[stem].name} and {path.name}",
                 details=["remove one of them"],
@@ -102,14 +103,29 @@ def find_pairs(directory: Path, *, source_lang: str, target_lang: str) -> dict[s
                 f"{lang}   {', '.join(sorted(found[lang]))}" for lang in (source_lang, target_lang)
             ],
         )
+    for split in sorted(set(found[source_lang]) ^ set(found[target_lang])):
+        if is_expected_split(split):
+            lang = source_lang if split in found[target_lang] else target_lang
+            raise DataError(
+                f"split {split!r} in {directory} has no file of language {lang!r}",
+                details=[f"expected       {split}.{lang} or {split}.{lang}.gz"],
+            )
     return {
         split: PairedFiles(split, found[source_lang][split], found[target_lang][split])
         for split in shared
     }
 
 
-def read_lines(path: Path, *, directory: str = "") -> Iterator[str]:
+def is_expected_split(split: str) -> bool:
+    """Whether training or scoring looks for a split of this name."""
+    return split in EXPECTED_SPLITS or split.startswith("test")
+
+
+def read_lines(path: Path, *, remedy: str = "") -> Iterator[str]:
     """The lines of a UTF-8 file, gzip by its ending, one at a time.
+
+    Args:
+      remedy: a line that tells how to mend bytes that are not UTF-8.
 
     Raises:
       DataError: naming file and line, for bad UTF-8 or a truncated archive.
@@ -127,7 +143,7 @@ def read_lines(path: Path, *, directory: str = "") -> Iterator[str]:
             f"{path.name} line {number} is not UTF-8",
             details=[
                 f"byte {error.start + 1} of the line: {error.reason}",
-                check_command(directory),
+                *([remedy] if remedy else []),
             ],
         ) from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -146,26 +162,30 @@ def read_pairs(files: PairedFiles, *, directory: str = "") -> Iterator[Pair]:
       DataError: if the files differ in length; the line where they drift apart is named.
     """
     both = itertools.zip_longest(
-        read_lines(files.source, directory=directory), read_lines(files.target, directory=directory)
+        read_lines(files.source, remedy=check_command(files, directory)),
+        read_lines(files.target, remedy=check_command(files, directory)),
     )
     for source, target in both:
         if source is None or target is None:
-            raise _unequal(files, directory)
+            raise _unequal(files, check_command(files, directory))
         yield {"source": source, "target": target}
 
 
-def check_command(directory: str) -> str:
+def check_command(files: PairedFiles, directory: str) -> str:
     """The line of an error message that says how to mend a corpus."""
+    langs = [
+        path.name.removesuffix(".gz").rpartition(".")[2] for path in (files.source, files.target)
+    ]
     return (
-        "fix the data, or drop bad pairs:  "
-        f"seqgen data check --dir={directory or 'DIR'} --fix=clean/"
+        f"fix the data, or drop bad pairs:  seqgen data check --dir={directory or 'DIR'} "
+        f"--source_lang={langs[0]} --target_lang={langs[1]} --fix=clean/"
     )
 
 
-def _unequal(files: PairedFiles, directory: str) -> DataError:
+def _unequal(files: PairedFiles, remedy: str) -> DataError:
     lengths, words = [], []
     for path in (files.source, files.target):
-        lines = list(read_lines(path, directory=directory))
+        lines = list(read_lines(path, remedy=remedy))
         lengths.append(np.array([len(line) for line in lines]))
         words.append([len(line.split()) for line in lines])
     counts = [len(side) for side in words]
@@ -182,5 +202,5 @@ def _unequal(files: PairedFiles, directory: str) -> DataError:
     return DataError(
         f"parallel files differ in length: {files.source.name} {counts[0]} lines, "
         f"{files.target.name} {counts[1]}",
-        details=[*details, check_command(directory)],
+        details=[*details, remedy],
     )

@@ -120,6 +120,11 @@ class DecodeConfig:
                 f"do_sample with num_beams={self.num_beams}",
                 details=["sampling needs num_beams=1", "for several: num_return_sequences"],
             )
+        if self.max_length and self.min_length >= self.max_length:
+            raise ConfigError(
+                f"min_length={self.min_length} leaves no room below max_length={self.max_length}",
+                details=["both count tokens, and the last one is the end of the sentence"],
+            )
         if not self.do_sample and self.num_return_sequences > self.num_beams:
             raise ConfigError(
                 f"num_return_sequences={self.num_return_sequences} with num_beams={self.num_beams}",
@@ -177,10 +182,11 @@ class DecodeConfig:
         )
 
     def max_len(self, source_len: int) -> int:
-        """Most tokens (with EOS) that an answer to `source_len` source tokens may have."""
+        """Room for an answer to `source_len` source tokens: at least its limit, EOS included."""
         if self.max_length:
             return self.max_length
-        return max(1, math.floor(self.max_length_ratio * source_len + self.max_length_offset))
+        # One more than the product says: the traced limits are rounded to float32.
+        return max(1, math.floor(self.max_length_ratio * source_len) + 1 + self.max_length_offset)
 
 
 def _check_range(field: dataclasses.Field, value: Any) -> None:

@@ -101,7 +101,7 @@ def _moses_tokenizer(lang: str) -> Any:
     except ImportError as error:
         raise ConfigError(
             "Moses tokenisation needs the package sacremoses",
-            details=["install it     pip install 'seqgen[moses]'"],
+            details=["install it     pip install -e '.[moses]'  (in the checkout)"],
         ) from error
     return MosesTokenizer(lang=lang)
 

@@ -28,7 +28,7 @@ class Comparison:
     """The outcome of a paired bootstrap.
 
     Attributes:
-      metric: 'bleu', 'chrf', 'ter' or 'exact_match' (in per cent here).
+      metric: 'bleu', 'chrf', 'ter' or 'exact_match' (a fraction).
       signature: sacrebleu's, or ''.
       a: the first system.
       b: the second system.
@@ -121,7 +121,7 @@ def _statistics(
             equal = [h.lower() == r.lower() if lowercase else h == r for h, r in pairs]
             return np.array([[float(hit), 1.0] for hit in equal])
 
-        return "", [hits(system) for system in systems], lambda sums: 100.0 * sums[0] / sums[1]
+        return "", [hits(system) for system in systems], lambda sums: sums[0] / sums[1]
 
     measure = sacrebleu_metric(metric, tokenize=tokenize, lowercase=lowercase)
     # sacrebleu's own bootstrap is built on these two methods; a test holds them to corpus_score.

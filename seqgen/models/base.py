@@ -49,8 +49,13 @@ class Decoder(Protocol):
         """Hidden states [B, T, D]; `embedded` are the input embeddings [B, T, D]."""
         ...
 
-    def init_decode(self, encoded: Encoded, *, max_len: int, num_beams: int = 1) -> PyTree:
-        """State before the first token. What beams share is stored once a sentence [B, ...]."""
+    def init_decode(
+        self, encoded: Encoded, *, max_len: int, num_beams: int = 1, rewindable: bool = False
+    ) -> PyTree:
+        """State before the first token. What beams share is stored once a sentence [B, ...].
+
+        `rewindable` keeps what `rewind` needs; without it a recurrent state cannot go back.
+        """
         ...
 
     def extend(self, state: PyTree, embedded: Array, lengths: Array) -> tuple[DecodeOutput, PyTree]:
@@ -75,7 +80,9 @@ class Decodable(Protocol):
 
     def encode(self, source: Sequences, *, key: Any = None) -> Encoded: ...
 
-    def init_decode(self, encoded: Encoded, *, max_len: int, num_beams: int = 1) -> PyTree: ...
+    def init_decode(
+        self, encoded: Encoded, *, max_len: int, num_beams: int = 1, rewindable: bool = False
+    ) -> PyTree: ...
 
     def extend(self, state: PyTree, tokens: Array, lengths: Array) -> tuple[DecodeOutput, PyTree]:
         """Consume token ids `tokens` [R, T] (first `lengths` [R] real; positions are per row)."""

@@ -90,6 +90,12 @@ def check_recurrent_decoder(decoder: RecurrentDecoderConfig, encoded: EncodedDim
             "model.decoder.context_every_step is for decoders without attention",
             ("now", f"model.decoder.attention={decoder.attention}"),
         )
+    if decoder.attention == "none" and decoder.bridge == "zero" and not decoder.context_every_step:
+        _refuse(
+            "nothing of the source reaches the decoder",
+            ("now", "model.decoder.attention=none, bridge=zero, context_every_step=false"),
+            ("choose", "bridge=dense, context_every_step=true, or an attention"),
+        )
     if encoded is None:
         return
     if decoder.attention == "luong_dot" and encoded.memory != decoder.hidden_dim:

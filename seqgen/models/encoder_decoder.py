@@ -90,9 +90,11 @@ class EncoderDecoder(nnx.Module):
         embedded = self._embed(self.target_embedding, batch.target, self.decoder, fold(key, 2))
         options: dict[str, Any] = {}
         if not (isinstance(teacher_forcing_rate, (int, float)) and teacher_forcing_rate >= 1.0):
+            ones = jnp.ones_like(embedded)
             options = {
                 "teacher_forcing_rate": teacher_forcing_rate,
                 "next_embedding": self._feedback,
+                "feedback_scale": dropout(ones, self.config.dropout_rate, fold(key, 2)),
             }
         return self.decoder(batch.target, encoded, embedded=embedded, key=fold(key, 3), **options)
 
@@ -116,9 +118,13 @@ class EncoderDecoder(nnx.Module):
         logits = dot(hidden, kernel, contract, compute_dtype=self.compute_dtype)
         return logits if bias is None else logits + bias
 
-    def init_decode(self, encoded: Encoded, *, max_len: int, num_beams: int = 1) -> PyTree:
+    def init_decode(
+        self, encoded: Encoded, *, max_len: int, num_beams: int = 1, rewindable: bool = False
+    ) -> PyTree:
         """Decode state before the first token, for at most `max_len` tokens a row."""
-        return self.decoder.init_decode(encoded, max_len=max_len, num_beams=num_beams)
+        return self.decoder.init_decode(
+            encoded, max_len=max_len, num_beams=num_beams, rewindable=rewindable
+        )
 
     def extend(self, state: PyTree, tokens: Array, lengths: Array) -> tuple[DecodeOutput, PyTree]:
         """Consume token ids [R, T], of which the first `lengths` [R] are real."""
@@ -134,5 +140,5 @@ class EncoderDecoder(nnx.Module):
         return self.decoder.select(state, rows)
 
     def rewind(self, state: PyTree, lengths: Array) -> PyTree:
-        """Forget all but the first `lengths` [R] consumed tokens."""
+        """Forget all but the first `lengths` [R] consumed tokens; needs `rewindable`."""
         return self.decoder.rewind(state, lengths)

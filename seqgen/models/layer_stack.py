@@ -84,19 +84,29 @@ def run_layers(
     return lax.scan(body, x, (jnp.arange(num_layers), state))[0]
 
 
-def stack_layers(params: Params) -> Params:
-    """Parameters of listed layers ('layers/0/...') as those of stacked ones ('layers/...')."""
+def stack_layers(params: Params, like: Params) -> Params:
+    """Parameters of listed layers ('layers/0/...') as those of stacked ones ('layers/...').
+
+    Args:
+      params: of a model without `scan_layers`.
+      like: the tree of the same model with it (`definition.abstract`), which says what is stacked:
+        recurrent layers, for one, never are.
+    """
     if not isinstance(params, dict):
         return params
     result = {}
     for name, child in params.items():
-        if name == _LAYERS and all(str(key).isdigit() for key in child):
-            ordered = [stack_layers(child[str(index)]) for index in range(len(child))]
+        if name == _LAYERS and _is_listed(child) and not _is_listed(like[name]):
+            ordered = [child[str(index)] for index in range(len(child))]
             child = jax.tree.map(lambda *leaves: jnp.stack(leaves), *ordered)
         else:
-            child = stack_layers(child)
+            child = stack_layers(child, like[name])
         result[name] = child
     return result
+
+
+def _is_listed(layers: Params) -> bool:
+    return all(str(key).isdigit() for key in layers)
 
 
 def unstack_layers(params: Params) -> Params:
@@ -105,7 +115,7 @@ def unstack_layers(params: Params) -> Params:
         return params
     result = {}
     for name, child in params.items():
-        if name == _LAYERS and not all(str(key).isdigit() for key in child):
+        if name == _LAYERS and not _is_listed(child):
             num_layers = jax.tree.leaves(child)[0].shape[0]
             child = {
                 str(index): jax.tree.map(lambda leaf, at=index: leaf[at], child)

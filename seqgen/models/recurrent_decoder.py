@@ -102,6 +102,7 @@ class RecurrentDecoder(nnx.Module):
         key: Any = None,
         teacher_forcing_rate: float = 1.0,
         next_embedding: Callable[[Array], Array] | None = None,
+        feedback_scale: Array | None = None,
     ) -> Array:
         """Teacher-forced hidden states [B, T, D].
 
@@ -113,6 +114,7 @@ class RecurrentDecoder(nnx.Module):
           teacher_forcing_rate: below 1, in training, each input after the first is with this
             probability the true one, otherwise the model's own most likely token.
           next_embedding: hidden states [B, D] -> embeddings [B, D] of their most likely tokens.
+          feedback_scale: [B, T, D] factors of these embeddings: the dropout that `embedded` has had.
         """
         shared, rows = self._start(encoded)
         num_rows, steps = target.ids.shape
@@ -122,16 +124,19 @@ class RecurrentDecoder(nnx.Module):
             assert next_embedding is not None, "scheduled sampling needs next_embedding"
             own = keep_mask((num_rows, steps), teacher_forcing_rate, fold(key, 1))
             forced = (~own | (jnp.arange(steps) == 0)).T
-            x = self._mix_own(shared, rows, x, drops, forced, next_embedding)
+            scale = jnp.ones_like(x) if feedback_scale is None else feedback_scale.swapaxes(0, 1)
+            x = self._mix_own(shared, rows, x, drops, forced, next_embedding, scale)
         hidden, _, _ = self._advance(shared, rows, x, drops)
         return hidden.swapaxes(0, 1)
 
     def init_decode(
-        self, encoded: Encoded, *, max_len: int, num_beams: int = 1, history: bool = False
+        self, encoded: Encoded, *, max_len: int, num_beams: int = 1, rewindable: bool = False
     ) -> PyTree:
-        """State before the first token; `history` keeps what `rewind` to any length needs."""
+        """State before the first token; `rewindable` keeps all states, for `rewind`."""
         parts = self._start(encoded)
-        return row_state.init_state(*parts, num_beams=num_beams, max_len=max_len, history=history)
+        return row_state.init_state(
+            *parts, num_beams=num_beams, max_len=max_len, history=rewindable
+        )
 
     def extend(self, state: PyTree, embedded: Array, lengths: Array) -> tuple[DecodeOutput, PyTree]:
         """Consume `embedded` [R, T, D], of which the first `lengths` [R] are real."""
@@ -167,7 +172,7 @@ class RecurrentDecoder(nnx.Module):
         return row_state.select(state, rows)
 
     def rewind(self, state: PyTree, lengths: Array) -> PyTree:
-        """Forget all but the first `lengths` [R] consumed tokens; needs `history`, or gives NaN."""
+        """Forget all but the first `lengths` [R] consumed tokens; needs `rewindable`, or gives NaN."""
         return row_state.rewind(state, lengths)
 
     def _start(self, encoded: Encoded) -> tuple[PyTree, PyTree]:
@@ -205,7 +210,7 @@ class RecurrentDecoder(nnx.Module):
             for i, width in enumerate(widths)
         ]
 
-    def _mix_own(self, shared, rows, x, drops, forced, next_embedding) -> Array:
+    def _mix_own(self, shared, rows, x, drops, forced, next_embedding, scale) -> Array:
         """Inputs [T, B, D] of which those that are not `forced` [T, B] come from the model itself.
 
         The choice of a token has no gradient, so the model runs freely here with its parameters
@@ -217,16 +222,16 @@ class RecurrentDecoder(nnx.Module):
 
         def step(carry, sliced):
             rows, own = carry
-            true, forced, drops = sliced
-            mixed = jnp.where(forced[:, None], true, own)
+            true, forced, drops, scale = sliced
+            mixed = jnp.where(forced[:, None], true, own * scale)
             now = None if drops is None else [drop[None] for drop in drops]
             hidden, _, rows = held._advance(shared, rows, lax.stop_gradient(mixed)[None], now)
             own = next_embedding(lax.stop_gradient(hidden[0]))
             return (rows, lax.stop_gradient(own)), own
 
-        _, own = lax.scan(step, (rows, jnp.zeros_like(x[0])), (x, forced, drops))
+        _, own = lax.scan(step, (rows, jnp.zeros_like(x[0])), (x, forced, drops, scale))
         own = jnp.concatenate([jnp.zeros_like(own[:1]), own[:-1]])
-        return jnp.where(forced[..., None], x, own)
+        return jnp.where(forced[..., None], x, own * scale)
 
     def _advance(
         self,

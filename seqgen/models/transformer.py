@@ -173,9 +173,12 @@ class TransformerDecoder(_Stack):
         return self.finish(run_layers(self.layers, embedded, call, key=key, remat=self.cfg.remat))
 
     def init_decode(
-        self, encoded: Encoded, *, max_len: int, num_beams: int = 1
+        self, encoded: Encoded, *, max_len: int, num_beams: int = 1, rewindable: bool = False
     ) -> TransformerState:
-        """State before the first token; the source is projected here, once a sentence."""
+        """State before the first token; the source is projected here, once a sentence.
+
+        A cache can always be rewound, so `rewindable` changes nothing.
+        """
         rows = encoded.memory.shape[0] * num_beams
         layers = layer_list(self.layers, self.cfg.num_layers)
         attention = layers[0].self_attention

@@ -225,14 +225,15 @@ class CheckpointStore(CheckpointReader):
                 groups = load_arrays(folder / "arrays", to_groups(abstract))
             except (ConfigError, CheckpointError):
                 raise
-            except OSError as error:
-                raise StorageError(f"cannot read {folder}", details=[str(error)]) from error
-            except Exception as error:
-                reason = str(error) if isinstance(error, manifest.DamageError) else "unreadable"
+            except manifest.DamageError as error:
+                reason = str(error)
                 moved = self._set_aside(folder, reason)
                 problems.append(f"{folder.name}: {reason} (moved to {moved})")
                 self._report(f"checkpoint {candidate} is damaged ({reason}): moved to {moved}")
                 continue
+            except Exception as error:  # its digests are right: what is wrong is not the checkpoint
+                reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+                raise StorageError(f"cannot read {folder}", details=[reason]) from error
             return from_groups(abstract, groups), host
         if problems or self._quarantined():
             raise CheckpointError(

@@ -40,15 +40,17 @@ class CheckpointReader:
         return ranked[0] if ranked else None
 
     def _ranked(self) -> list[int]:
+        """Steps with a metric, the best first; those of a metric that is no longer used left out."""
         found = []
         for step in self.steps():
             try:
-                metric = manifest.read(self._root / str(step)).get("metric")
+                body = manifest.read(self._root / str(step))
             except (manifest.DamageError, OSError):
                 continue
-            if metric is not None:
-                found.append((-metric, step))
-        return [step for _, step in sorted(found)]
+            if body.get("metric") is not None:
+                found.append((-body["metric"], step, body.get("metric_name")))
+        current = found[-1][2] if found else None
+        return [step for _, step, name in sorted(found, key=lambda row: row[:2]) if name == current]
 
     def restore_params(self, abstract_params: Params, which: str | int = "best") -> Params:
         """Parameters for inference as numpy arrays; nothing in the run directory is changed.

@@ -4,7 +4,10 @@ import dataclasses
 
 from seqgen.types import option
 
-LOWER_IS_BETTER = ("loss", "nll", "perplexity", "ter", "bytes", "ms")
+LOWER_IS_BETTER = (
+    *("loss", "nll", "perplexity", "bits_per_byte", "bytes", "ms"),
+    *("ter", "wer", "cer", "per", "error", "error_rate"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,5 +128,9 @@ class MeshConfig:
 
 
 def higher_is_better(metric: str) -> bool:
-    """Whether a metric named like 'eval/bleu' improves upwards."""
-    return metric.rsplit("/", 1)[-1] not in LOWER_IS_BETTER
+    """Whether a metric named like 'eval/bleu' improves upwards; known error rates do not.
+
+    A function of the user's own named `..._error`, `..._loss` or `..._rate` counts as an error too.
+    """
+    name = metric.rsplit("/", 1)[-1]
+    return name not in LOWER_IS_BETTER and not name.endswith(("_error", "_loss", "_rate"))

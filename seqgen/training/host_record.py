@@ -60,6 +60,8 @@ class HostRecord:
         self.evaluated_step = step
         finite = value is not None and value == value and abs(value) != float("inf")
         self.evaluated_value = value if finite else None
+        if self.best is not None and self.best["metric"] != metric:
+            self.best, self.evals_without_best = None, 0  # another ruler: start anew
         if value is not None and finite:
             sign = 1.0 if higher_is_better(metric) else -1.0
             if self.best is None or sign * value > sign * self.best["value"]:

@@ -21,7 +21,7 @@ from seqgen.training.progress import Progress
 from seqgen.training.reports import Outcome, log_row, step_view, summarise, watch_bad_steps
 from seqgen.training.run_directory import RunDirectory, code_version
 from seqgen.training.sharding import Layout
-from seqgen.training.signals import StopSignals
+from seqgen.training.signals import StopRequested, StopSignals
 from seqgen.training.state import TrainState, abstract_state, flatten, init_state
 from seqgen.training.step import make_train_step
 from seqgen.training.writers import Writers
@@ -48,6 +48,7 @@ def train(
     identity: Mapping[str, Any] | None = None,
     facts: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    stop: StopSignals | None = None,
 ) -> Outcome:
     """Train until `train_cfg.num_steps`, from the newest checkpoint in `run` if there is one.
 
@@ -63,6 +64,8 @@ def train(
       identity: JSON values that must not change between resumes ({'model', 'tokenizer', 'data'}).
       facts: further JSON values for each manifest ('config_hash').
       progress: display; plain lines on stderr by default.
+      stop: entered by the caller, whose evaluators raise StopRequested once it is requested; a new
+        one by default.
 
     Raises:
       ConfigError: the directory belongs to another model or corpus; too few devices.
@@ -120,8 +123,7 @@ def train(
         stack.callback(writers.close)
         stream = batches(host.batches)
         stack.callback(getattr(stream, "close", lambda: None))
-        note = "stopping after this step; a second signal stops at once"
-        stop = stack.enter_context(StopSignals(lambda: progress.line(note)))
+        stop = stop or stack.enter_context(StopSignals(progress.line))
         run.set_status("running", step=step, num_steps=cfg.num_steps)
         while True:
             at_end = step >= cfg.num_steps
@@ -134,15 +136,20 @@ def train(
                 and (at_end or (step > 0 and is_due(step, cfg.eval_every_steps)))
             ):
                 fault_point("loop.eval", step=step)
-                with progress.phase(f"evaluate step {step:,}"):
+                found = None
+                with (
+                    contextlib.suppress(StopRequested),  # then the resumed run evaluates this step
+                    progress.phase(f"evaluate step {step:,}"),
+                ):
                     found, samples = evaluate_all(evaluators, state, step)
-                progress.evaluation(step, found, best=host.best, samples=samples)
-                new_best = host.judge(step, cfg.best_metric, found.get(cfg.best_metric))
-                if new_best:
-                    best = {"metric": cfg.best_metric, "value": found[cfg.best_metric]}
-                    run.event("best", step=step, **best)
-                writers.write(step, found)
-                run.write_samples(step, samples)
+                if found is not None:
+                    progress.evaluation(step, found, best=host.best, samples=samples)
+                    new_best = host.judge(step, cfg.best_metric, found.get(cfg.best_metric))
+                    if new_best:
+                        best = {"metric": cfg.best_metric, "value": found[cfg.best_metric]}
+                        run.event("best", step=step, **best)
+                    writers.write(step, found)
+                    run.write_samples(step, samples)
 
             # ---- checkpoint ---------------------------------------------------------------------
             stale = 0 < cfg.patience <= host.evals_without_best
@@ -150,6 +157,9 @@ def train(
             status = status or ("interrupted" if stop.requested else "")
             due = step > 0 and is_due(step, cfg.checkpoint_every_steps)
             if new_best or (step != saved_step and (status or due)):
+                if meter.in_flight:
+                    jax.block_until_ready(pending[-1][1]["loss"])
+                    meter.finished()
                 metric = host.score_at(step, cfg.best_metric)
                 with progress.phase(f"save step {step:,}"):
                     store.save(step, state, host.to_json(), metric=metric)
@@ -170,18 +180,21 @@ def train(
             state, metrics = run_step(state, [batch for batch, _ in micro_batches])
             step += 1
             host.consume(facts_here)
-            if pending:  # at most two steps in flight; the host waits but fetches nothing
+            if meter.in_flight:  # at most two steps in flight; the host waits but fetches nothing
                 jax.block_until_ready(pending[-1][1]["loss"])
+                meter.finished()
             pending.append((step, metrics))
             for report in compiles[num_compiles:]:
                 progress.line(report.line())
-            meter.end_step(facts_here, compiled=len(compiles) > num_compiles)
+            meter.dispatched(facts_here, compiled=len(compiles) > num_compiles)
             progress.tick(step, cfg.num_steps)
             fault_point("loop.step_done", step=step)
 
             # ---- log ----------------------------------------------------------------------------
             at_log = is_due(step, cfg.log_every_steps) or is_due(step, cfg.eval_every_steps)
             if at_log or step >= cfg.num_steps:
+                jax.block_until_ready(metrics["loss"])
+                meter.finished()
                 fetched, pending = jax.device_get(pending), []
                 row = log_row(fetched[-1][1])
                 row |= {**meter.read(), "batch_hash": host.batch_hash}
@@ -222,7 +235,7 @@ def open_store(
         keep_every=cfg.keep_every_steps,
         asynchronous=cfg.async_checkpoints,
         identity=identity,
-        facts={"code_version": code_version(), **(facts or {})},
+        facts={"code_version": code_version(), "metric_name": cfg.best_metric, **(facts or {})},
         report=report,
     )
     store.clean()

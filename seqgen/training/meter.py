@@ -31,6 +31,8 @@ class Meter:
 
     def __init__(self) -> None:
         self._steps: deque[tuple[float, int]] = deque(maxlen=WINDOW)
+        self._in_flight: deque[tuple[int, bool]] = deque()  # tokens, compiled
+        self._last = time.perf_counter()  # when the step before was finished
         self._waits: list[float] = []
         self._seconds: list[float] = []
         self._pads: list[float] = []
@@ -40,20 +42,32 @@ class Meter:
         self.wait_share = 0.0
         self.pad_share = 0.0
 
+    @property
+    def in_flight(self) -> int:
+        """Steps that were started and are not known to be finished."""
+        return len(self._in_flight)
+
     def start_step(self) -> None:
         """The step begins: the batch is asked for."""
         self._start = time.perf_counter()
+        if not self._in_flight:  # what came between, such as an evaluation, is no part of a step
+            self._last = self._start
 
     def got_batch(self, facts: Sequence[BatchFacts]) -> None:
         """The micro-batches are here."""
         self._waits.append(time.perf_counter() - self._start)
         self._pads.extend(fact.pad_fraction for fact in facts)
 
-    def end_step(self, facts: Sequence[BatchFacts], *, compiled: bool) -> None:
-        """The device finished the step before; in a steady run that is one step time."""
-        seconds = time.perf_counter() - self._start
-        tokens = sum(fact.tokens for fact in facts)
-        self._tokens = tokens
+    def dispatched(self, facts: Sequence[BatchFacts], *, compiled: bool) -> None:
+        """The step was handed to the device; with `compiled` its time will not count."""
+        self._tokens = sum(fact.tokens for fact in facts)
+        self._in_flight.append((self._tokens, compiled))
+
+    def finished(self) -> None:
+        """The device finished the oldest step in flight: it took the time since the one before."""
+        now = time.perf_counter()
+        seconds, self._last = now - self._last, now
+        tokens, compiled = self._in_flight.popleft()
         if compiled:
             return
         self._steps.append((seconds, tokens))
@@ -82,7 +96,8 @@ class Meter:
             "data_wait_ms": round(1e3 * sum(waits) / max(len(waits), 1), 3),
             "pad_frac": round(sum(pads) / max(len(pads), 1), 5),
         }
-        self.wait_share = sum(waits[-len(seconds) :]) / sum(seconds) if sum(seconds) else 0.0
+        counted = waits[-len(seconds) :] if seconds else []
+        self.wait_share = sum(counted) / sum(seconds) if seconds else 0.0
         self.pad_share = row["pad_frac"]
         self._waits, self._pads, self._seconds = [], [], []
         return row

@@ -95,9 +95,37 @@ class RunDirectory:
             self._lock.close()
             self._lock = None
 
-    def start_over(self) -> None:
-        """Remove everything that a run writes (`--fresh`); other files of the folder stay."""
-        for name in OWN_NAMES:
+    @contextlib.contextmanager
+    def starting_over(self) -> Iterator[None]:
+        """Put aside what a run wrote here (`--fresh`): deleted when the block ends, or put back.
+
+        Other files of the folder stay where they are.
+
+        Raises:
+          ConfigError: the folder holds such names, but no run of ours made them.
+        """
+        found = [name for name in OWN_NAMES if (self.path / name).exists()]
+        if found and not {"config.json", "STATUS"} & set(found):
+            raise ConfigError(
+                f"{self.path} holds {', '.join(found)}, but no run",
+                details=["--fresh removes runs only; take another --workdir"],
+            )
+        aside = self.path / f".before-fresh-{os.getpid()}"
+        aside.mkdir()
+        for name in found:
+            (self.path / name).rename(aside / name)
+        try:
+            yield
+        except BaseException:
+            self._remove(OWN_NAMES)
+            for name in found:
+                (aside / name).rename(self.path / name)
+            aside.rmdir()
+            raise
+        shutil.rmtree(aside)
+
+    def _remove(self, names: Sequence[str]) -> None:
+        for name in names:
             path = self.path / name
             if path.is_dir():
                 shutil.rmtree(path)

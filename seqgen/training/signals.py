@@ -12,6 +12,11 @@ from typing import Any
 EXIT_ABORTED = 130
 SHOW_CURSOR = b"\x1b[?25h\n"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+NOTE = "stopping at the next step; a second signal stops at once"
+
+
+class StopRequested(Exception):
+    """Raised by long work between two of its parts, when a stop was asked for."""
 
 
 class StopSignals:
@@ -22,16 +27,21 @@ class StopSignals:
     thread of ours meets it at any time.
 
     Args:
-      on_first: called once, from that thread, when the first signal arrives.
+      say: given one line, from that thread, when the first signal arrives.
     """
 
-    def __init__(self, on_first: Callable[[], None] = lambda: None):
+    def __init__(self, say: Callable[[str], None] = lambda line: None):
         self.requested = False
-        self._on_first = on_first
+        self._say = say
         self._previous: dict[int, Any] = {}
         self._sockets: tuple[socket.socket, socket.socket] | None = None
         self._thread: threading.Thread | None = None
         self._old_wakeup = -1
+
+    def check(self) -> None:
+        """Raise StopRequested once a stop was asked for."""
+        if self.requested:
+            raise StopRequested
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is not threading.main_thread():
@@ -77,4 +87,4 @@ class StopSignals:
                 os._exit(EXIT_ABORTED)
             if count == 1:
                 self.requested = True
-                self._on_first()
+                self._say(NOTE)

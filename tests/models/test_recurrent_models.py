@@ -159,7 +159,7 @@ def test_gradients_of_the_whole_model_equal_finite_differences(variant):
 def test_reorder_and_select_move_whole_rows(variant):
     encoder, decoder = build("lstm", variant)
     encoded = jax.jit(encoder)(SOURCE, embedded=SOURCE_VECTORS)
-    start = decoder.init_decode(encoded, max_len=8, num_beams=BEAMS, history=True)
+    start = decoder.init_decode(encoded, max_len=8, num_beams=BEAMS, rewindable=True)
     ones = jnp.ones(3 * BEAMS, jnp.int32)
     # Beams differ from the first token on.
     first, second = random(3, 3 * BEAMS, 2, EMBED), random(4, 3 * BEAMS, 1, EMBED)
@@ -182,7 +182,7 @@ def test_reorder_and_select_move_whole_rows(variant):
 def test_rewind_with_history_restores_any_earlier_length():
     encoder, decoder = build("lstm", "luong_general, fed")
     encoded = jax.jit(encoder)(SOURCE, embedded=SOURCE_VECTORS)
-    start = decoder.init_decode(encoded, max_len=6, history=True)
+    start = decoder.init_decode(encoded, max_len=6, rewindable=True)
     vectors, lengths = random(5, 3, 5, EMBED), jnp.array([5, 3, 4])
     output, state = decoder.extend(start, vectors, lengths)
     plain, _ = decoder.extend(decoder.init_decode(encoded, max_len=6), vectors, lengths)

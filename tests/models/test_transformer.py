@@ -241,7 +241,7 @@ def two_layers_with_dropout():
 def test_scan_and_recomputation_change_nothing_dropout_included(scan, remat):
     params, want = two_layers_with_dropout()
     other, _ = build(dropout=0.3, num_layers=2, scan_layers=scan, remat=remat)
-    converted = stack_layers(params) if scan else params
+    converted = stack_layers(params, other.abstract) if scan else params
     assert jax.tree.map(jnp.shape, converted) == jax.tree.map(lambda x: x.shape, other.abstract)
     got, _ = gradient(other, converted, example(), make_key(0, step=2))
     assert_trees_close(unstack_layers(got) if scan else got, want, 2e-5)
