@@ -10,10 +10,8 @@ score. Numbers of the test split are never seen in training.
 from ml_collections import ConfigDict
 
 
-def get_config(arg: str = "") -> ConfigDict:
-    """The recipe; `arg` "tiny" gives its shrunken twin, which tests train."""
-    if arg == "tiny":
-        return tiny()
+def get_config() -> ConfigDict:
+    """The recipe."""
     config = ConfigDict()
     config.name = "quickstart"
     config.data = dict(

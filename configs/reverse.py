@@ -30,6 +30,8 @@ def transformer() -> dict:
 def get_config(arg: str = "gru,gru") -> ConfigDict:
     """The recipe; a last part "tiny" gives its shrunken twin, which tests train."""
     parts = arg.split(",") if arg else ["gru", "gru"]
+    if len(parts) == 1 and parts != ["tiny"]:
+        raise ValueError(f"the argument is ENCODER,DECODER[,ATTENTION], not {arg!r}")
     if parts[-1] == "tiny":
         return tiny(",".join(parts[:-1]))
     encoder, decoder, attention = [*parts, "bahdanau"][:3]

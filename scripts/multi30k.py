@@ -119,12 +119,14 @@ def report_run(name: str, workdir: pathlib.Path, data: pathlib.Path) -> dict[str
     ]
     written = hypotheses.read_text(encoding="utf-8").splitlines()
     samples = list(zip(*sides, written, strict=True))
+    overrides = (workdir / "overrides.txt").read_text(encoding="utf-8")
     status = json.loads((workdir / "STATUS").read_text(encoding="utf-8"))
     return {
         "model": name,
         "parameters": sum(int(leaf.size) for leaf in _leaves(run.definition.abstract)),
         "steps": status["step"],
         "seed": run.config.train.seed,
+        "command": " ".join(["seqgen train", *overrides.splitlines()]),
         "compute_dtype": run.config.train.compute_dtype,
         "train_seconds": round(step_seconds(rows), 1),
         "checkpoint": CHECKPOINT,
@@ -227,6 +229,8 @@ def main() -> None:
         (arguments.output / f"{name}.json").write_text(text + "\n", encoding="utf-8")
         write_curves(workdir, arguments.output / f"{name}.csv")
         print(f"{name}: {reports[-1]['test']['three_ways']}", file=sys.stderr)
+    if not reports:
+        raise SystemExit(f"no runs in {arguments.runs}: train them first")
     (arguments.output / "README.md").write_text(markdown(reports), encoding="utf-8")
 
 

@@ -20,8 +20,9 @@ HEAD = """\
 
 Written by `scripts/write_config_reference.py`; do not edit by hand.
 
-A config file is Python with `get_config(arg="")`, which returns an `ml_collections.ConfigDict` that
-names only what differs from the defaults below, and `tiny()`, the same experiment shrunk for tests.
+A config file is Python with `get_config()`, or `get_config(arg)` for `FILE.py:arg`, which returns
+an `ml_collections.ConfigDict` that names only what differs from the defaults below, and `tiny()`,
+the same experiment shrunk for tests.
 
     seqgen train --config=FILE.py[:arg] --workdir=DIR [--config.SECTION.FIELD=VALUE ...]
     seqgen show  --config=FILE.py [--diff=OTHER] [--explain] [--json]

@@ -1,6 +1,6 @@
 """One experiment as frozen dataclasses: read from a config file, overridden, checked, stored.
 
-A config file is Python with `get_config(arg='') -> ml_collections.ConfigDict` that names only what
+A config file is Python with `get_config() -> ml_collections.ConfigDict` that names only what
 differs from the defaults, and `tiny()`, the same experiment shrunk for tests. Overrides are parsed
 by ml_collections' config_flags against the whole tree (defaults filled in), then everything is
 converted once to the dataclasses that the packages own. Runs store strict JSON.

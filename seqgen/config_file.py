@@ -1,6 +1,7 @@
 """Runs a config file, which is Python, and gives what it returns."""
 
 import importlib.util
+import inspect
 import pathlib
 import sys
 from collections.abc import Mapping
@@ -53,6 +54,9 @@ def _call(path: pathlib.Path, function: str, argument: str) -> Any:
     make = getattr(module, function, None)
     if make is None:
         raise AttributeError(f"it has no function {function}()")
+    if argument and not inspect.signature(make).parameters:
+        known = " (tiny is one)" if hasattr(module, "tiny") else ""
+        raise ValueError(f"it takes no argument {argument!r}{known}")
     return make(argument) if argument else make()
 
 

@@ -91,7 +91,7 @@ def train(
 
 
 def _resolve(cfg: Config, run: run_directory.RunDirectory, progress: Progress) -> Config:
-    """`cfg` with whole paths, and its 'auto' choices made as an earlier start of this run made them.
+    """`cfg` with its path made whole, and its 'auto' choices made as at the run's first start.
 
     Raises:
       ConfigError: the run was started with another model, tokenizer or order of data.

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import itertools
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -90,7 +91,8 @@ class Generator:
     def generate(self, texts: Sequence[str], **overrides: Any) -> list[list[Hypothesis]]:
         """`num_return_sequences` answers for each text, in the order of the texts.
 
-        An empty text (nothing but white space) has the empty answer, with log-probability 0.
+        An empty text (nothing but white space) has the empty answer; the model is not asked, so its
+        score and log-probability are NaN.
 
         Args:
           texts: one sentence each.
@@ -250,7 +252,7 @@ def _cut(ids: list[int], limit: int | None, *, line: int, side: str) -> list[int
 
 
 def _empty_answers(config: DecodeConfig) -> list[Hypothesis]:
-    empty = Hypothesis(text="", score=0.0, ids=(), log_prob=0.0)
+    empty = Hypothesis(text="", score=math.nan, ids=(), log_prob=math.nan)
     return [empty] * config.num_return_sequences
 
 

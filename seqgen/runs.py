@@ -121,6 +121,7 @@ def evaluate(
     split: str = "test",
     checkpoint: str | int = "best",
     overrides: Mapping[str, Any] | None = None,
+    data_dir: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, str]], list[str]]:
     """Score a run on a split.
@@ -130,6 +131,7 @@ def evaluate(
       split: a file stem; 'test' means the only split whose name starts with it.
       checkpoint: 'best', 'last', 'avg:N' or a step.
       overrides: decoding options, such as {'num_beams': 5}.
+      data_dir: of the corpus, if it is no longer where it was.
       progress: called with the number of decoded lines.
 
     Returns:
@@ -143,7 +145,8 @@ def evaluate(
     enable_compile_cache()
     run = Run.open(workdir)
     cfg = run.config
-    text = data.prepare(cfg.data, cfg.tokenizer, workdir=run.path, tokenizers=run.tokenizers)
+    data_cfg = dataclasses.replace(cfg.data, dir=data_dir) if data_dir else cfg.data
+    text = data.prepare(data_cfg, cfg.tokenizer, workdir=run.path, tokenizers=run.tokenizers)
     split = pick_split(split, text.splits)
     generator = run.generator(checkpoint)
     eval_step = make_eval_step(

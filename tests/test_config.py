@@ -54,6 +54,13 @@ def test_file_argument_reaches_get_config_and_tiny_is_called(tmp_path):
     ]
 
 
+def test_an_argument_that_nobody_reads_is_an_error(tmp_path):
+    body = "def get_config():\n    return ConfigDict()\ndef tiny():\n    return ConfigDict()"
+    file = write(tmp_path / "c.py", body)
+    text = told(config.load, file + ":tyni")
+    assert "takes no argument 'tyni' (tiny is one)" in text
+
+
 def test_file_runs_without_leaving_bytecode(tmp_path):
     config.load(write(tmp_path / "c.py", "def get_config():\n    return ConfigDict()"))
     assert [path.name for path in tmp_path.iterdir()] == ["c.py"]

@@ -1,6 +1,7 @@
 """Text in, text out: order, shapes, odd lines, scores, streaming."""
 
 import logging
+import math
 
 import numpy as np
 import pytest
@@ -105,7 +106,7 @@ def test_empty_lines_have_the_empty_answer(generator):
     answers = generator.generate(texts, num_beams=2, num_return_sequences=2)
     for row in (1, 2):
         assert [hypothesis.text for hypothesis in answers[row]] == ["", ""]
-        assert [hypothesis.log_prob for hypothesis in answers[row]] == [0.0, 0.0]
+        assert all(math.isnan(hypothesis.log_prob) for hypothesis in answers[row])
     without = generator.generate(["abc", "fed"], num_beams=2, num_return_sequences=2)
     assert [answers[0][0].ids, answers[3][0].ids] == [a[0].ids for a in without]
     assert generator.generate([]) == []
@@ -188,7 +189,7 @@ def test_few_shapes_are_compiled():
     assert definition.traces == 1
     generator.generate(lines(24, seed=3, longest=7), length_penalty=0.3, min_length=2)
     generator.params = {**generator.params, "by_pair": generator.params["by_pair"] * 2}
-    generator.generate(lines(4, seed=4, longest=7), seed=9)
+    generator.generate(lines(4, seed=4, longest=7), suppress_unk=True)
     assert definition.traces == 1
     generator.generate(lines(4, longest=7), num_beams=2)
     assert definition.traces == 2

@@ -1,6 +1,7 @@
 """`seqgen evaluate`: scores a finished run on a split."""
 
 import argparse
+import contextlib
 import json
 import math
 import sys
@@ -32,6 +33,9 @@ def add_parser(verbs: Any) -> None:
         "--split",
         default="test",
         help="file stem such as val or test_2016; test = the only test split (default test)",
+    )
+    parser.add_argument(
+        "--data_dir", metavar="DIR", help="where the corpus is now, if it was moved since training"
     )
     add_search_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -80,20 +84,24 @@ def run(args: argparse.Namespace) -> int:
 
     cfg = config.read_json(workdir / "config.json")
     options = search_options(args)
-    with line_counter("decoded") as progress:
-        report, examples, hypotheses = runs.evaluate(
-            workdir,
-            split=args.split,
-            checkpoint=checkpoint,
-            overrides=options,
-            progress=progress,
-        )
+    if args.three_ways:  # what may fail fails before the work is done
+        scores.require_moses()
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(output(args.output)) if args.output else None
+        with line_counter("decoded") as progress:
+            report, examples, hypotheses = runs.evaluate(
+                workdir,
+                split=args.split,
+                checkpoint=checkpoint,
+                overrides=options,
+                data_dir=args.data_dir,
+                progress=progress,
+            )
+        if file is not None:
+            file.writelines(line + "\n" for line in hypotheses)
     facts = {"run": cfg.name, "checkpoint": checkpoint, **beam_facts(cfg, options)}
     result = {**report, **facts}
     sources, references = ([example[side] for example in examples] for side in ("source", "target"))
-    if args.output:
-        with output(args.output) as file:
-            file.writelines(line + "\n" for line in hypotheses)
     if args.three_ways:
         result["three_ways"] = scores.bleu_three_ways(
             hypotheses, references, lang=cfg.data.target_lang

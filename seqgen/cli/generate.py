@@ -35,6 +35,19 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--min_length", type=int, metavar="TOKENS", help="shortest answer")
     parser.add_argument("--max_length", type=int, metavar="TOKENS", help="longest answer")
     parser.add_argument(
+        "--max_length_ratio", type=float, metavar="R", help="longest answer by source: R x tokens"
+    )
+    parser.add_argument(
+        "--max_length_offset", type=int, metavar="TOKENS", help="... and so many more"
+    )
+    parser.add_argument(
+        "--length_penalty_kind", metavar="KIND", help="length, wu or none (docs/decoding.md)"
+    )
+    parser.add_argument("--early_stopping", metavar="RULE", help="safe, first or heuristic")
+    parser.add_argument(
+        "--suppress_unk", action="store_const", const=True, help="never answer an unknown token"
+    )
+    parser.add_argument(
         "--do_sample", action="store_const", const=True, help="draw tokens instead of searching"
     )
     parser.add_argument("--temperature", type=float, metavar="T", help="sampling: flatter above 1")
@@ -43,13 +56,20 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--seed", type=int, metavar="N", help="sampling: seed of all draws")
     parser.add_argument("--batch_size", type=int, metavar="N", help="lines decoded together")
     parser.add_argument(
+        "--batch_tokens", type=int, metavar="N", help="source tokens x beams decoded together"
+    )
+    parser.add_argument(
+        "--max_source_length", type=int, metavar="TOKENS", help="longer lines are cut"
+    )
+    parser.add_argument(
         "--scores", action="store_true", help="put the score and a tab before each answer"
     )
 
 
 _OPTIONS = (
-    *("num_return_sequences", "min_length", "max_length", "do_sample", "temperature"),
-    *("top_k", "top_p", "seed", "batch_size"),
+    *("num_return_sequences", "min_length", "max_length", "max_length_ratio", "max_length_offset"),
+    *("length_penalty_kind", "early_stopping", "suppress_unk", "do_sample", "temperature"),
+    *("top_k", "top_p", "seed", "batch_size", "batch_tokens", "max_source_length"),
 )
 
 

@@ -57,7 +57,10 @@ def run(args: argparse.Namespace) -> int:
         cfg = config.load_stored(stored, args.overrides)
     for note in config_checks.notes(cfg):
         print(f"note: {note}", file=sys.stderr)
-    given = [f"--config={args.config}"] if args.config is not None else []
+    given = [f"--config={args.config}"]
+    if args.config is None:  # a run resumed by its own config keeps the record of how it began
+        record = args.workdir / "overrides.txt"
+        given = record.read_text(encoding="utf-8").splitlines() if record.is_file() else []
     outcome = experiment.train(
         cfg, args.workdir, overrides=[*given, *args.overrides], fresh=args.fresh
     )

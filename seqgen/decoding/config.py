@@ -15,6 +15,7 @@ from seqgen.decoding.length_penalty import LENGTH_PENALTY_KINDS
 from seqgen.errors import ConfigError
 from seqgen.types import Array, nearest, option
 
+SAMPLING_OPTIONS = ("temperature", "top_k", "top_p", "seed")
 EARLY_STOPPING = ("safe", "first", "heuristic")
 
 
@@ -138,7 +139,8 @@ class DecodeConfig:
         other option is given too.
 
         Raises:
-          ConfigError: if an option is unknown (the nearest is named) or out of range.
+          ConfigError: if an option is unknown (the nearest is named), out of range, or would be
+            ignored.
         """
         names = [field.name for field in dataclasses.fields(self)]
         for name in overrides:
@@ -150,6 +152,12 @@ class DecodeConfig:
                     if guess
                     else [f"known: {', '.join(names)}"],
                 )
+        sampling = overrides.get("do_sample", self.do_sample and overrides.get("num_beams", 1) == 1)
+        idle = [name for name in SAMPLING_OPTIONS if name in overrides]
+        if idle and not sampling:
+            raise ConfigError(
+                f"{', '.join(idle)}: read only when sampling", details=["add            do_sample"]
+            )
         if overrides.get("do_sample") is True:
             overrides.setdefault("num_beams", 1)
         elif overrides.get("num_beams", 1) != 1:

@@ -94,6 +94,11 @@ def moses_lowercase(lines: Sequence[str], lang: str) -> list[str]:
     return [tokenizer.tokenize(line.lower(), return_str=True, escape=False) for line in lines]
 
 
+def require_moses() -> None:
+    """Raises ConfigError if the optional package sacremoses is missing."""
+    _moses_tokenizer("en")
+
+
 @functools.cache
 def _moses_tokenizer(lang: str) -> Any:
     try:

@@ -114,7 +114,7 @@ class RecurrentDecoder(nnx.Module):
           teacher_forcing_rate: below 1, in training, each input after the first is with this
             probability the true one, otherwise the model's own most likely token.
           next_embedding: hidden states [B, D] -> embeddings [B, D] of their most likely tokens.
-          feedback_scale: [B, T, D] factors of these embeddings: the dropout that `embedded` has had.
+          feedback_scale: [B, T, D] factors of these embeddings: the dropout that `embedded` had.
         """
         shared, rows = self._start(encoded)
         num_rows, steps = target.ids.shape
@@ -172,7 +172,7 @@ class RecurrentDecoder(nnx.Module):
         return row_state.select(state, rows)
 
     def rewind(self, state: PyTree, lengths: Array) -> PyTree:
-        """Forget all but the first `lengths` [R] consumed tokens; needs `rewindable`, or gives NaN."""
+        """Forget all but the first `lengths` [R] consumed tokens; NaN without `rewindable`."""
         return row_state.rewind(state, lengths)
 
     def _start(self, encoded: Encoded) -> tuple[PyTree, PyTree]:

@@ -40,7 +40,7 @@ class CheckpointReader:
         return ranked[0] if ranked else None
 
     def _ranked(self) -> list[int]:
-        """Steps with a metric, the best first; those of a metric that is no longer used left out."""
+        """Steps with a metric, the best first; only those of the metric that is used now."""
         found = []
         for step in self.steps():
             try:

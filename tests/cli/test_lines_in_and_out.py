@@ -1,12 +1,14 @@
 import io
 import os
 import sys
+import threading
 
 import pytest
 
 from seqgen.cli.evaluate import _strict
-from seqgen.cli.text_files import one_line, output, read_lines
+from seqgen.cli.text_files import output, read_lines
 from seqgen.errors import DataError, StorageError
+from seqgen.inference import one_line
 
 
 def read(tmp_path, data: bytes) -> list[str]:
@@ -58,6 +60,22 @@ def test_output_appears_whole_with_the_usual_rights(tmp_path):
     plain = tmp_path / "plain"
     plain.touch()
     assert os.stat(path).st_mode == os.stat(plain).st_mode
+
+
+def test_output_goes_through_links_and_pipes(tmp_path):
+    target, link, pipe = tmp_path / "target", tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(target)
+    with output(str(link)) as file:
+        file.write("through\n")
+    assert link.is_symlink() and target.read_text() == "through\n"
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
+    read: list[str] = []
+    reader.start()
+    with output(str(pipe)) as file:
+        file.write("along\n")
+    reader.join(timeout=10)
+    assert read == ["along\n"] and pipe.is_fifo()
 
 
 def test_output_of_a_failed_job_never_appears(tmp_path):

@@ -239,6 +239,13 @@ def test_gz_of_several_members_and_zero_padding_is_sound(corpus):
     assert found(check(corpus), notes=True) == {}
 
 
+def test_a_corpus_without_train_is_refused(corpus):
+    for lang in ("en", "de"):
+        (corpus / f"train.{lang}").unlink()
+    with pytest.raises(DataError, match="no train split"):
+        check(corpus)
+
+
 def test_missing_and_doubled_files(corpus):
     (corpus / "val.de").unlink()
     write(corpus, "test.en.gz", sound_lines("en", rows=30, first=ROWS + 30))

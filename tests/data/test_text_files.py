@@ -136,6 +136,17 @@ def test_missing_corpora_are_told(tmp_path, options, message):
         open_splits(DataConfig(**fields))
 
 
+def test_half_a_split_is_told_but_only_of_these_languages(tmp_path):
+    pairs = [("a", "b")]
+    directory = write_corpus(tmp_path / "c", {"train": pairs, "val": pairs})
+    (directory / "train.fr").write_bytes(b"x\n")
+    (directory / "train.fr.gz").write_bytes(gzip.compress(b"x\n"))
+    assert set(open_splits(config(directory))) == {"train", "val"}
+    (directory / "val.de").unlink()
+    with pytest.raises(DataError, match=r"'val' .* no file of language 'de'"):
+        open_splits(config(directory))
+
+
 def test_empty_split_and_doubled_split_are_told(tmp_path):
     directory = write_corpus(tmp_path / "c", {"train": [("a", "b")], "val": []})
     with pytest.raises(DataError, match="'val' is empty"):

@@ -9,6 +9,7 @@ from decoding.toy_model import ToyModel, random_lines, sources
 
 from seqgen.decoding import DecodeConfig, generate, make_row_keys, search
 from seqgen.decoding.config import SearchShape, SearchValues
+from seqgen.decoding.constraints import length_limits
 from seqgen.errors import ConfigError
 
 
@@ -85,7 +86,7 @@ def test_generate_takes_its_options_from_the_config():
     found = jax.jit(lambda source: generate(model, source, config=config))(sources(lines))
     assert found.ids.shape == (3, 2, 6)
     assert config.max_len(100) == 6
-    assert DecodeConfig(max_length_ratio=1.5, max_length_offset=4).max_len(7) == 14
+    assert DecodeConfig(max_length_ratio=1.5, max_length_offset=4).max_len(7) == 15
 
 
 def test_sampling_and_search_exclude_each_other_kindly():
@@ -96,3 +97,24 @@ def test_sampling_and_search_exclude_each_other_kindly():
     assert sampling.replace(num_beams=1).do_sample
     with pytest.raises(ConfigError):
         searching.replace(do_sample=True, num_beams=2)
+
+
+@pytest.mark.parametrize("option", [{"top_k": 5}, {"temperature": 2.0}, {"seed": 1}])
+def test_options_of_sampling_are_refused_where_nothing_is_drawn(option):
+    assert DecodeConfig().replace(do_sample=True, **option) == DecodeConfig(
+        do_sample=True, **option
+    )
+    for config in (DecodeConfig(), DecodeConfig(num_beams=4)):
+        with pytest.raises(ConfigError, match="only when sampling"):
+            config.replace(**option)
+    with pytest.raises(ConfigError, match="only when sampling"):
+        DecodeConfig(do_sample=True).replace(num_beams=2, **option)
+
+
+def test_room_is_never_less_than_a_limit():
+    """Limits are computed in float32, the room in float64."""
+    lengths = np.arange(1, 200)
+    for ratio in np.arange(0.5, 3.0, 0.05):
+        config = DecodeConfig(max_length_ratio=float(ratio))
+        limits = length_limits(config.values(), lengths, max_len=10**6)
+        assert all(config.max_len(int(n)) >= limit for n, limit in zip(lengths, limits))

@@ -80,5 +80,5 @@ def test_three_ways_differ_in_tokens_and_case():
 def test_missing_sacremoses_is_named_with_its_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "sacremoses", None)
     scores._moses_tokenizer.cache_clear()
-    with pytest.raises(ConfigError, match=r"pip install 'seqgen\[moses\]'"):
+    with pytest.raises(ConfigError, match=r"pip install -e '.\[moses\]'"):
         scores.moses_lowercase(["x"], "de")

@@ -95,7 +95,7 @@ def test_bootstrap_error_of_a_proportion_is_the_textbook_one():
     references = ["x"] * 400
     a = ["x"] * 200 + ["y"] * 200
     found = significance.paired_bootstrap(a, a, references, metric="exact_match", num_draws=2000)
-    width = (found.a.high - found.a.low) / 100
+    width = found.a.high - found.a.low
     assert width == pytest.approx(2 * 1.96 * np.sqrt(0.25 / 400), rel=0.1)
 
 
@@ -105,7 +105,7 @@ def test_pairing_sees_a_small_gain_that_apart_draws_would_hide():
     a = ["x"] * 100 + ["y"] * 100
     b = ["x"] * 112 + ["y"] * 88
     found = significance.paired_bootstrap(a, b, references, metric="exact_match", num_draws=500)
-    assert found.is_real and found.difference.low > 2.0
+    assert found.is_real and found.difference.low > 0.02
     assert found.a.high > found.b.low, "their own intervals overlap"
 
 

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from seqgen.training.config import OptimizerConfig, TrainConfig
 from seqgen.training.loop import train
 from seqgen.training.progress import Progress
 from seqgen.training.run_directory import RunDirectory
+from seqgen.training.signals import StopSignals
 from seqgen.training.state import state_digest
 from seqgen.training.writers import read_rows
 
@@ -27,7 +29,7 @@ class Lines(Progress):
         self.lines.append(text)
 
 
-def go(path, *, batches=toy_batches, evaluators=(), identity=None, **options):
+def go(path, *, batches=toy_batches, evaluators=(), identity=None, stop=None, **options):
     """One `train` call; gives the outcome and what was said."""
     defaults = {
         "num_steps": 8,
@@ -49,6 +51,7 @@ def go(path, *, batches=toy_batches, evaluators=(), identity=None, **options):
             evaluators=evaluators,
             identity=identity,
             progress=progress,
+            stop=stop,
         )
     return outcome, progress.lines
 
@@ -119,6 +122,50 @@ def test_signal_saves_that_very_step_and_exits_75(tmp_path, monkeypatch):
     assert resumed.exit_code == 0
     assert state_digest(resumed.state) == state_digest(whole.state)
     assert stream(tmp_path / "cut") == stream(tmp_path / "whole")
+
+
+def test_a_signal_within_an_evaluation_saves_without_finishing_it(tmp_path):
+    stop = StopSignals()
+
+    def interrupted(params, step):
+        stop.requested = True
+        stop.check()
+        raise AssertionError
+
+    outcome, _ = go(tmp_path, evaluators=[interrupted], stop=stop, checkpoint_every_steps=0)
+    assert (outcome.status, outcome.step, outcome.exit_code) == ("interrupted", 4, 75)
+    calls = []
+    resumed, _ = go(tmp_path, evaluators=[scorer({4: 1.0, 8: 2.0}, calls)])
+    assert calls == [4, 8]  # the evaluation that was cut short is made
+    assert resumed.status == "finished"
+
+
+def test_times_do_not_depend_on_how_often_they_are_logged(tmp_path):
+    """Each step waits the same for its data; a meter that measured calls alone would see less."""
+
+    def slow(start):
+        for batch in toy_batches(start):
+            time.sleep(0.02)
+            yield batch
+
+    for every in (1, 3, 8):
+        path = tmp_path / str(every)
+        go(path, batches=slow, log_every_steps=every, eval_every_steps=0, checkpoint_every_steps=0)
+        row = read_rows(path / "metrics.jsonl")[-1]
+        assert 20 <= row["step_ms"] < 200
+        assert row["data_wait_ms"] >= 20
+
+
+def test_another_best_metric_starts_the_ranking_anew(tmp_path):
+    go(tmp_path, num_steps=4, evaluators=[scorer({4: 31.0})])
+    other = {"best_metric": "eval/loss", "keep_checkpoints": 1}
+
+    def loss(params, step):
+        return {"eval/loss": 2.0}, []
+
+    outcome, _ = go(tmp_path, evaluators=[loss], **other)
+    assert outcome.host.best == {"metric": "eval/loss", "value": 2.0, "step": 8}
+    assert CheckpointStore(tmp_path).best_step() == 8
 
 
 def test_rows_after_the_restored_step_are_cut_and_written_again(tmp_path):

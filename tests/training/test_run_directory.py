@@ -99,13 +99,45 @@ def test_status_tells_of_failures(tmp_path):
     assert "lost" in run.status()["cause"]
 
 
-def test_start_over_removes_what_a_run_writes_and_nothing_else(tmp_path):
-    run = RunDirectory(tmp_path)
+def old_run(path):
+    run = RunDirectory(path)
     run.log("a line")
-    (tmp_path / "checkpoints" / "3").mkdir(parents=True)
-    (tmp_path / "notes.txt").write_text("mine")
-    run.start_over()
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    run.write_config({"old": True})
+    (path / "checkpoints" / "3").mkdir(parents=True)
+    (path / "notes.txt").write_text("mine")
+    return run
+
+
+def names(path):
+    return sorted(entry.name for entry in path.iterdir())
+
+
+def test_starting_over_removes_what_a_run_wrote_and_nothing_else(tmp_path):
+    run = old_run(tmp_path)
+    with run.starting_over():
+        assert "checkpoints" not in names(tmp_path)
+        run.write_config({"old": False})
+    assert names(tmp_path) == ["config.json", "notes.txt", "overrides.txt"]
+    assert run.read_config() == {"old": False}
+
+
+def test_a_start_that_fails_brings_the_old_run_back(tmp_path):
+    run = old_run(tmp_path)
+    before = names(tmp_path)
+    with pytest.raises(KeyboardInterrupt), run.starting_over():
+        run.write_config({"old": False})
+        (tmp_path / "tokenizer").mkdir()
+        raise KeyboardInterrupt
+    assert names(tmp_path) == before
+    assert (tmp_path / "checkpoints" / "3").is_dir()
+    assert run.read_config() == {"old": True}
+
+
+def test_starting_over_spares_folders_that_hold_no_run(tmp_path):
+    (tmp_path / "samples").mkdir()
+    with pytest.raises(ConfigError, match="samples"), RunDirectory(tmp_path).starting_over():
+        raise AssertionError
+    assert names(tmp_path) == ["samples"]
 
 
 def test_rows_join_and_are_cut(tmp_path):

@@ -11,7 +11,7 @@ from seqgen.training.signals import StopSignals
 STUCK = """
 import hashlib
 from seqgen.training.signals import StopSignals
-with StopSignals(lambda: print("first", flush=True)):
+with StopSignals(lambda line: print("first", flush=True)):
     print("ready", flush=True)
     # One call that lets other threads run but comes back to the interpreter only after minutes,
     # like a long compilation.
@@ -23,7 +23,7 @@ with StopSignals(lambda: print("first", flush=True)):
 def test_the_first_signal_only_asks(number):
     said = []
     before = signal.getsignal(number)
-    with StopSignals(lambda: said.append("stop")) as stop:
+    with StopSignals(lambda line: said.append("stop")) as stop:
         assert not stop.requested
         os.kill(os.getpid(), number)
         deadline = time.monotonic() + 5
