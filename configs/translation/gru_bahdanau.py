@@ -28,9 +28,9 @@ def get_config() -> ConfigDict:
     config.model = dict(
         embed_dim=256,
         tie_embeddings="all",
-        dropout_rate=0.4,
+        dropout_rate=0.3,
         encoder=dict(
-            kind="gru", num_layers=1, hidden_dim=256, bidirectional=True, dropout_rate=0.4
+            kind="gru", num_layers=1, hidden_dim=256, bidirectional=True, dropout_rate=0.3
         ),
         decoder=dict(
             kind="gru",
@@ -39,19 +39,19 @@ def get_config() -> ConfigDict:
             attention="bahdanau",
             bridge="dense",
             attention_dim=256,
-            dropout_rate=0.4,
+            dropout_rate=0.3,
         ),
     )
     config.optimizer = dict(
         name="adam",
-        learning_rate=1e-3,
+        learning_rate=2e-3,
         schedule="inverse_sqrt",
         warmup_steps=500,
         b2=0.98,
         clip_norm=1.0,
     )
     config.train = dict(
-        num_steps=5_000,
+        num_steps=4_000,
         log_every_steps=50,
         eval_every_steps=250,
         checkpoint_every_steps=100,
