@@ -68,15 +68,16 @@ def get_config(arg: str = "gru,gru") -> ConfigDict:
         )
     )
     config.optimizer = dict(
-        name="adam", learning_rate=2e-3, schedule="cosine", warmup_steps=200, clip_norm=1.0
+        name="adam", learning_rate=3e-3, schedule="cosine", warmup_steps=200, clip_norm=1.0
     )
     config.train = dict(
-        num_steps=3_000,
-        eval_every_steps=500,
+        num_steps=4_000,
+        eval_every_steps=250,
         checkpoint_every_steps=500,
-        best_metric="eval/loss",
+        best_metric="eval/exact_match",
+        patience=3,  # pairings with attention are done long before the others
     )
-    config.evaluation = dict(max_examples=300, metrics=("exact_match",))
+    config.evaluation = dict(metrics=("exact_match",))
     return config
 
 
