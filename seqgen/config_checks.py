@@ -43,6 +43,11 @@ def notes(cfg: Any) -> list[str]:
             f"optimizer.warmup_steps={warmup} is longer than train.num_steps={steps}: the learning "
             "rate never reaches its top"
         )
+    if cfg.optimizer.schedule in ("inverse_sqrt", "noam") and not warmup:
+        lines.append(
+            f"optimizer.schedule={cfg.optimizer.schedule} falls from the first update on: "
+            "optimizer.warmup_steps=0"
+        )
     tensor, fsdp = cfg.mesh.tensor, cfg.mesh.fsdp
     for name in ("encoder", "decoder"):
         part = getattr(cfg.model, name)
@@ -97,12 +102,19 @@ def _check_text(cfg: Any) -> None:
 
 
 def _check_optimizer(optimizer: Any) -> None:
-    readers = {"weight_decay": ("adamw", "adafactor"), "momentum": ("sgd",)}
-    for field, names in readers.items():
-        value = getattr(optimizer, field)
-        if value and optimizer.name not in names and ":" not in optimizer.name:
+    adam = ("adam", "adamw")
+    falling = ("cosine", "linear")
+    readers = {
+        "weight_decay": ("name", ("adamw", "adafactor")),
+        "momentum": ("name", ("sgd",)),
+        **dict.fromkeys(("b1", "b2", "eps"), ("name", adam)),
+        **dict.fromkeys(("decay_steps", "final_learning_rate_fraction"), ("schedule", falling)),
+    }
+    for field, (chooser, names) in readers.items():
+        value, chosen = getattr(optimizer, field), getattr(optimizer, chooser)
+        if value != getattr(type(optimizer), field) and chosen not in names and ":" not in chosen:
             _refuse(
-                f"optimizer.{field}={value:g} would be ignored by optimizer.name={optimizer.name}",
+                f"optimizer.{field}={value:g} would be ignored by optimizer.{chooser}={chosen}",
                 ("it is read by", ", ".join(names)),
             )
     if 0 < optimizer.decay_steps <= optimizer.warmup_steps:

@@ -21,7 +21,7 @@ class OptimizerConfig:
         1e-3, help="highest learning rate: the one at the end of the warm-up", minimum=0.0
     )
     schedule: str = option(
-        "inverse_sqrt",
+        "constant",
         help="course of the learning rate after the warm-up; noam = inverse_sqrt",
         choices=("noam", "inverse_sqrt", "cosine", "linear", "constant"),
     )
