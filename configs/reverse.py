@@ -71,7 +71,7 @@ def get_config(arg: str = "gru,gru") -> ConfigDict:
         name="adam", learning_rate=3e-3, schedule="cosine", warmup_steps=200, clip_norm=1.0
     )
     config.train = dict(
-        num_steps=4_000,
+        num_steps=6_000,
         eval_every_steps=250,
         checkpoint_every_steps=500,
         best_metric="eval/exact_match",
