@@ -13,13 +13,14 @@ from seqgen.nn.parameters import Definition
 from seqgen.training.checkpoint import CheckpointStore
 from seqgen.training.compilation import CompileReport, enable_compile_cache
 from seqgen.training.config import MeshConfig, OptimizerConfig, TrainConfig
+from seqgen.training.environment import code_version
 from seqgen.training.faults import fault_point
 from seqgen.training.host_record import HostRecord
 from seqgen.training.meter import BatchFacts, Meter
 from seqgen.training.optimizer import build_optimizer
 from seqgen.training.progress import Progress
 from seqgen.training.reports import Outcome, log_row, step_view, summarise, watch_bad_steps
-from seqgen.training.run_directory import RunDirectory, code_version
+from seqgen.training.run_directory import RunDirectory
 from seqgen.training.sharding import Layout
 from seqgen.training.signals import StopRequested, StopSignals
 from seqgen.training.state import TrainState, abstract_state, flatten, init_state
