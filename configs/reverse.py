@@ -3,10 +3,10 @@
     seqgen train --config=configs/reverse.py:gru,transformer --workdir=runs/reverse
     seqgen train --config=configs/reverse.py:lstm,lstm,none --workdir=runs/reverse_without_attention
 
-The argument is `ENCODER,DECODER[,ATTENTION]` with encoders and decoders out of simple, lstm, gru
-and transformer; attention (recurrent decoders only) is bahdanau by default, or luong_dot,
-luong_general, none. One set of hyper-parameters serves every pairing; `scripts/reversal_pairs.py`
-trains them all.
+The argument is `ENCODER,DECODER[,ATTENTION]` with encoders and decoders out of simple, lstm, gru,
+mingru, minlstm, sru, ssru and transformer; attention (recurrent decoders only) is bahdanau by
+default, or luong_dot, luong_general, none. One set of hyper-parameters serves every pairing;
+`scripts/reversal_pairs.py` trains them all.
 """
 
 from ml_collections import ConfigDict

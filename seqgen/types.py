@@ -87,8 +87,8 @@ class Encoded:
       positions: int32 [B, S].
       summary: [B, E] one vector a sentence: a recurrent encoder's last hidden state (both
         directions side by side), a Transformer's mean over real positions.
-      states: recurrent encoders only, else (): per layer a dict {'h': [B, H], 'c': [B, H] for LSTM}
-        of final states, for decoders that copy them.
+      states: recurrent encoders only, else (): per layer a dict of final states {'h': [B, H]}, with
+        'c': [B, H] for cells that keep one (LSTM, SRU, SSRU), for decoders that copy them.
     """
 
     memory: Array

@@ -111,7 +111,8 @@ CONTRADICTIONS = {
     "tokenizer.path": {"tokenizer": {"kind": "given"}},
     "sampling_alpha": {"tokenizer": {"kind": "byte", "sampling_alpha": 0.1}},
     "same layers": recurrent({"hidden_dim": 8}, {"bridge": "copy"}),
-    "an LSTM has a cell state": recurrent({"kind": "gru"}, {"bridge": "copy"}),
+    "sru and ssru have a cell state": recurrent({"kind": "gru"}, {"bridge": "copy"}),
+    "one, the encoder has none": recurrent({"kind": "mingru"}, {"kind": "ssru", "bridge": "copy"}),
     "luong_dot": recurrent({"hidden_dim": 8}, {"attention": "luong_dot"}),
     "needs a recurrent encoder": {"model": {"decoder": {"kind": "gru", "bridge": "copy"}}},
     "input_feeding": recurrent(decoder={"attention": "none", "input_feeding": True}),
@@ -137,6 +138,8 @@ def test_contradictions_are_refused(words):
 def test_their_repaired_twins_are_taken():
     config.from_dict(recurrent({"num_layers": 2}, {"num_layers": 2, "bridge": "copy"}))
     config.from_dict(recurrent({"kind": "simple"}, {"kind": "gru", "bridge": "copy"}))
+    config.from_dict(recurrent({"kind": "gru"}, {"kind": "minlstm", "bridge": "copy"}))
+    config.from_dict(recurrent({"kind": "lstm"}, {"kind": "sru", "bridge": "copy"}))
     config.from_dict(recurrent({}, {"attention": "luong_dot"}))
     config.from_dict(recurrent(train={"teacher_forcing_rate": 0.5}))
     config.from_dict({"optimizer": {"name": "adamw", "weight_decay": 0.1}})

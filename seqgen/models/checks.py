@@ -69,7 +69,7 @@ def encoded_dims(
 
 
 def has_cell_state(cfg: RecurrentEncoderConfig | RecurrentDecoderConfig) -> bool:
-    """Whether the recurrent cell keeps a cell state beside its hidden state, as an LSTM does."""
+    """Whether the recurrent cell keeps a cell state beside its hidden state, as LSTM and SRU do."""
     return "c" in build_cell(cfg.cell or cfg.kind).states
 
 
@@ -126,7 +126,7 @@ def _check_copy_bridge(decoder: RecurrentDecoderConfig, encoded: EncodedDims) ->
     if has_cell_state(decoder) != encoded.has_cell:
         sides = ("encoder", "decoder") if encoded.has_cell else ("decoder", "encoder")
         _refuse(
-            "model.decoder.bridge=copy: an LSTM has a cell state, other cells have none",
+            "model.decoder.bridge=copy: lstm, sru and ssru have a cell state, other cells none",
             ("now", "the {} has one, the {} has none".format(*sides)),
             ("choose", "the same kind on both sides, or model.decoder.bridge=dense"),
         )

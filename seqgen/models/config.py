@@ -12,7 +12,8 @@ import dataclasses
 
 from seqgen.types import option
 
-RECURRENT_KINDS = ("simple", "lstm", "gru")
+RECURRENT_KINDS = ("simple", "lstm", "gru", "mingru", "minlstm", "sru", "ssru")
+_CELL = "cell; from mingru on, gates read the input alone and time runs in parallel"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +24,7 @@ class EncodedDims:
       memory: width of `Encoded.memory`.
       summary: width of `Encoded.summary`.
       states: width of each entry's 'h' in `Encoded.states`, () if there are none.
-      has_cell: whether the entries hold 'c' as well (LSTM).
+      has_cell: whether the entries hold 'c' as well (LSTM, SRU, SSRU).
     """
 
     memory: int
@@ -84,7 +85,7 @@ class TransformerDecoderConfig(_TransformerConfig):
 class RecurrentEncoderConfig:
     """Stack of recurrent layers over the source."""
 
-    kind: str = option("lstm", help="cell", choices=RECURRENT_KINDS)
+    kind: str = option("lstm", help=_CELL, choices=RECURRENT_KINDS)
     cell: str | None = option(
         None, help="a cell class of your own (module:name, see nn/recurrent.py) in the kind's place"
     )
@@ -94,10 +95,15 @@ class RecurrentEncoderConfig:
     dropout_rate: float = _rate(0.1, "dropout between layers and on the memory")
     residual: bool = option(False, help="add a layer's input to its output where widths agree")
     forget_bias: float = option(
-        1.0, help="start of the LSTM forget gate's bias", minimum=-10.0, maximum=10.0
+        1.0,
+        help="start of the forget gate's bias (lstm, minlstm, sru, ssru)",
+        minimum=-10.0,
+        maximum=10.0,
     )
     recurrent_init: str = option(
-        "orthogonal", help="recurrent kernel's start", choices=("orthogonal", "uniform")
+        "orthogonal",
+        help="recurrent kernel's start (simple, lstm, gru: the others have none)",
+        choices=("orthogonal", "uniform"),
     )
 
 
@@ -105,7 +111,7 @@ class RecurrentEncoderConfig:
 class RecurrentDecoderConfig:
     """Stack of recurrent layers over the target, with or without attention."""
 
-    kind: str = option("lstm", help="cell", choices=RECURRENT_KINDS)
+    kind: str = option("lstm", help=_CELL, choices=RECURRENT_KINDS)
     cell: str | None = option(
         None, help="a cell class of your own (module:name, see nn/recurrent.py) in the kind's place"
     )
@@ -133,10 +139,15 @@ class RecurrentDecoderConfig:
         False, help="without attention: feed the encoder's summary in at every step"
     )
     forget_bias: float = option(
-        1.0, help="start of the LSTM forget gate's bias", minimum=-10.0, maximum=10.0
+        1.0,
+        help="start of the forget gate's bias (lstm, minlstm, sru, ssru)",
+        minimum=-10.0,
+        maximum=10.0,
     )
     recurrent_init: str = option(
-        "orthogonal", help="recurrent kernel's start", choices=("orthogonal", "uniform")
+        "orthogonal",
+        help="recurrent kernel's start (simple, lstm, gru: the others have none)",
+        choices=("orthogonal", "uniform"),
     )
 
 

@@ -1,4 +1,4 @@
-"""Recurrent encoder (simple, LSTM or GRU layers) and, from its own file, the recurrent decoder."""
+"""Recurrent encoder (layers of any cell) and, from its own file, the recurrent decoder."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Recurrent decoder: simple, LSTM or GRU layers, with or without attention.
+"""Recurrent decoder: layers of any cell, with or without attention.
 
 Sutskever et al., "Sequence to sequence learning with neural networks", 2014 (no attention);
 Bahdanau et al., 2015, and Luong et al., 2015 (attention, input feeding); Bengio et al., "Scheduled

@@ -115,7 +115,7 @@ def run_steps(
         return project("memory", weights), weights
 
     def step(project: Project, constants: PyTree, carry: PyTree, sliced: PyTree):
-        seen, drops = sliced
+        seen, drops, embedded = sliced
         states, feed = carry["layers"], carry["feed"]
         context = weights = None
         if additive:
@@ -123,7 +123,9 @@ def run_steps(
             feed = context
         below, new_states = feed, []
         for i, (layer, state) in enumerate(zip(layers, states)):
-            new = layer.step(project, str(i), below, state)
+            # The first layer's own input is the embedding; what is fed in comes beside it.
+            passed = embedded if i == 0 else None
+            new = layer.step(project, str(i), below, state, passed=passed)
             new_states.append(keep_where(seen, new, state))
             output = new["h"] + below if cfg.residual and i > 0 else new["h"]
             is_top = i + 1 == len(layers)
@@ -144,7 +146,7 @@ def run_steps(
     return time_scan(
         step,
         {"layers": rows["layers"], "feed": rows["feed"]},
-        (seen, between),
+        (seen, between, x if first.highway else None),
         kernels=kernels,
         biases=biases,
         hoisted={first.step_name("0"): first.hoist(x)},

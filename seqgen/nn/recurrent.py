@@ -1,9 +1,11 @@
-"""Recurrent cells and layers: simple (tanh), LSTM and GRU.
+"""Recurrent layers, and the cells whose gates read the state: simple (tanh), LSTM and GRU.
 
 A layer projects its whole input sequence at once (the input product is hoisted out of the scan), so
 that a step only multiplies the state; gradients of the recurrent kernel are formed after the
-backward scan (`seqgen.nn.scan`). Sequences are time-major here, [T, B, ...]. Gates stand in the
-order of the torch library: LSTM input, forget, candidate, output; GRU reset, update, candidate.
+backward scan (`seqgen.nn.scan`). Cells whose gates read the input alone have no recurrent kernel;
+they run in the same layer and stand in `seqgen.nn.linear_recurrence`. Sequences are time-major
+here, [T, B, ...]. Gates stand in the order of the torch library: LSTM input, forget, candidate,
+output; GRU reset, update, candidate.
 
 Elman, "Finding structure in time", 1990; Hochreiter & Schmidhuber, "Long short-term memory", 1997,
 with the forget gate of Gers et al., 2000; Cho et al., "Learning phrase representations using RNN
@@ -17,12 +19,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from seqgen.nn import linear_recurrence as linear
 from seqgen.nn.dense import Dense, dense
+from seqgen.nn.linear_recurrence import LinearCell, State
 from seqgen.nn.parameters import param
 from seqgen.nn.scan import Project, time_scan
 from seqgen.types import Array, PyTree, load_component
-
-State = dict[str, Array]  # 'h' (what the layer puts out) and, for LSTM, 'c'; each [B, H]
 
 
 class Cell(Protocol):
@@ -102,10 +104,18 @@ class GRUCell:
         return jnp.zeros(3 * hidden_dim, jnp.float32)
 
 
-CELLS: Mapping[str, Callable[[], Cell]] = {"simple": SimpleCell, "lstm": LSTMCell, "gru": GRUCell}
+CELLS: Mapping[str, Callable[[], Cell | LinearCell]] = {
+    "simple": SimpleCell,
+    "lstm": LSTMCell,
+    "gru": GRUCell,
+    "mingru": linear.MinGRUCell,
+    "minlstm": linear.MinLSTMCell,
+    "sru": linear.SRUCell,
+    "ssru": linear.SSRUCell,
+}
 
 
-def build_cell(kind: str) -> Cell:
+def build_cell(kind: str) -> Cell | LinearCell:
     """A cell by its built-in name, or a user's own class given as `module:name`."""
     return load_component(kind, CELLS, what="recurrent cell")()
 
@@ -123,7 +133,11 @@ def _uniform(key: Array, shape: tuple[int, int], dtype) -> Array:
 
 
 class RecurrentLayer(nnx.Module):
-    """One layer in one direction: a hoisted input product, and a cell run over time."""
+    """One layer in one direction: a hoisted input product, and a cell run over time.
+
+    Attributes:
+      highway: whether the layer's input passes by the cell (cells that do so, where widths agree).
+    """
 
     def __init__(
         self,
@@ -151,15 +165,20 @@ class RecurrentLayer(nnx.Module):
         )
         bias = cell.initial_bias(hidden_dim, forget_bias=forget_bias)
         self.input.bias = param(bias, ("hidden",))
-        kernel = _gatewise(recurrent[recurrent_init], rngs.params(), hidden_dim, hidden_dim, gates)
-        self.recurrent_kernel = param(kernel, ("embed", "hidden"))
-        # Where the products are summed, one bias would say the same as the other.
-        self.recurrent_bias = None if cell.joint else param(jnp.zeros_like(bias), ("hidden",))
+        own_kernel = own_bias = None
+        if not isinstance(cell, LinearCell):
+            init = recurrent[recurrent_init]
+            kernel = _gatewise(init, rngs.params(), hidden_dim, hidden_dim, gates)
+            own_kernel = param(kernel, ("embed", "hidden"))
+            # Where the products are summed, one bias would say the same as the other.
+            own_bias = None if cell.joint else param(jnp.zeros_like(bias), ("hidden",))
+        self.recurrent_kernel, self.recurrent_bias = own_kernel, own_bias
+        self.highway = isinstance(cell, LinearCell) and cell.highway and in_dim == hidden_dim
         self.kind, self.compute_dtype = kind, compute_dtype
         self.in_dim, self.hidden_dim = in_dim, hidden_dim
 
     @property
-    def cell(self) -> Cell:
+    def cell(self) -> Cell | LinearCell:
         return build_cell(self.kind)
 
     def initial_state(self, rows: int) -> State:
@@ -176,13 +195,14 @@ class RecurrentLayer(nnx.Module):
           input_kernel: of the input that arrives step by step, where that is not the layer's whole
             input (`hoist` gives the rest).
         """
-        own: Any = self.recurrent_kernel[...]
         entering: Any = self.input.kernel[...] if input_kernel is None else input_kernel
         assert self.input.bias is not None
         biases: dict[str, Any] = {self.step_name(name): self.input.bias[...]}
-        if self.cell.joint:
+        if self.recurrent_kernel is None:
+            return {self.step_name(name): entering}, biases
+        own: Any = self.recurrent_kernel[...]
+        if self.recurrent_bias is None:
             return {self.step_name(name): jnp.concatenate([entering, own])}, biases
-        assert self.recurrent_bias is not None
         biases[f"{name}/recurrent"] = self.recurrent_bias[...]
         return {self.step_name(name): entering, f"{name}/recurrent": own}, biases
 
@@ -194,15 +214,25 @@ class RecurrentLayer(nnx.Module):
 
     def step_name(self, name: str) -> str:
         """Name of the product that takes the input in `step`."""
-        return f"{name}/joint" if self.cell.joint else f"{name}/input"
+        return f"{name}/joint" if getattr(self.cell, "joint", False) else f"{name}/input"
 
-    def step(self, project: Project, name: str, x: Array, state: State) -> State:
-        """One step inside a time scan that has this layer's `products`: x [R, I] -> next state."""
-        if self.cell.joint:
+    def step(
+        self, project: Project, name: str, x: Array, state: State, *, passed: Array | None = None
+    ) -> State:
+        """One step inside a time scan that has this layer's `products`: x [R, I] -> next state.
+
+        `passed` is what a highway carries; x itself if None.
+        """
+        cell = self.cell
+        if isinstance(cell, LinearCell):
+            gates = project(self.step_name(name), x)
+            passed = (x if passed is None else passed) if self.highway else None
+            return linear.advance(cell, state, gates, passed)
+        if cell.joint:
             gates = project(self.step_name(name), jnp.concatenate([x, state["h"]], axis=-1))
-            return self.cell.advance(state, gates, None)
+            return cell.advance(state, gates, None)
         gates = project(self.step_name(name), x)
-        return self.cell.advance(state, gates, project(f"{name}/recurrent", state["h"]))
+        return cell.advance(state, gates, project(f"{name}/recurrent", state["h"]))
 
     def __call__(
         self,
@@ -232,6 +262,10 @@ class RecurrentLayer(nnx.Module):
         state = self.initial_state(x.shape[1]) if state is None else state
         assert self.input.bias is not None
         bias: Any = self.input.bias[...]
+        if isinstance(cell, LinearCell):
+            passed = x if self.highway else None
+            return linear.run(cell, state, gates, bias=bias, x=passed, mask=mask, reverse=reverse)
+        assert self.recurrent_kernel is not None
         own_bias: Any = bias if self.recurrent_bias is None else self.recurrent_bias[...]
 
         def step(project: Project, constants: PyTree, state: State, sliced):

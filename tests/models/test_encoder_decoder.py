@@ -30,6 +30,7 @@ ENCODERS = {
     "lstm": RecurrentEncoderConfig(kind="lstm", num_layers=1, hidden_dim=6),
     "gru": RecurrentEncoderConfig(kind="gru", num_layers=1, hidden_dim=6, bidirectional=False),
     "simple": RecurrentEncoderConfig(kind="simple", num_layers=1, hidden_dim=6),
+    "mingru": RecurrentEncoderConfig(kind="mingru", num_layers=1, hidden_dim=6),
 }
 DECODERS = {
     "transformer": TransformerDecoderConfig(**STACK),
@@ -37,7 +38,13 @@ DECODERS = {
         kind: RecurrentDecoderConfig(
             kind=kind, num_layers=1, hidden_dim=6, attention=attention, attention_dim=5
         )
-        for kind, attention in (("lstm", "luong_general"), ("gru", "bahdanau"), ("simple", "none"))
+        for kind, attention in (
+            ("lstm", "luong_general"),
+            ("gru", "bahdanau"),
+            ("simple", "none"),
+            ("sru", "bahdanau"),
+            ("ssru", "none"),
+        )
     },
 }
 

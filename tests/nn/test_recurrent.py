@@ -7,12 +7,12 @@ import pytest
 from flax import nnx
 
 from seqgen.errors import ConfigError
-from seqgen.nn.recurrent import LSTMCell, RecurrentLayer, build_cell
+from seqgen.nn.recurrent import CELLS, LSTMCell, RecurrentLayer, build_cell
 
 STEPS, ROWS, IN_DIM, HIDDEN = 6, 4, 3, 5
 LENGTHS = np.array([6, 4, 1, 0])
 MASK = np.arange(STEPS)[:, None] < LENGTHS
-KINDS = ("simple", "lstm", "gru")
+KINDS = tuple(CELLS)
 
 
 def random(seed, *shape):
@@ -34,8 +34,24 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
+def linear_reference_step(kind, gates, state):
+    """The cells whose gates read the input alone, as their papers write them."""
+    h, parts = state["h"], np.split(gates, {"mingru": 2, "ssru": 2}.get(kind, 3), axis=-1)
+    if kind == "mingru":
+        z = sigmoid(parts[0])
+        return {"h": (1 - z) * h + z * parts[1]}
+    if kind == "minlstm":
+        i, f = sigmoid(parts[0]), sigmoid(parts[1])
+        return {"h": f / (f + i) * h + i / (f + i) * parts[2]}
+    f = sigmoid(parts[0])
+    c = f * state["c"] + (1 - f) * parts[-1]
+    return {"h": np.maximum(c, 0) if kind == "ssru" else sigmoid(parts[1]) * c, "c": c}
+
+
 def reference_step(kind, layer, x, state):
     weights, bias = np.asarray(layer.input.kernel[...]), np.asarray(layer.input.bias[...])
+    if layer.recurrent_kernel is None:
+        return linear_reference_step(kind, x @ weights + bias, state)
     recurrent = np.asarray(layer.recurrent_kernel[...])
     h = state["h"]
     x, u = x @ weights + bias, h @ recurrent
