@@ -8,10 +8,8 @@ Twin of the other files of this folder: the model is the experiment, all else is
 from ml_collections import ConfigDict
 
 
-def get_config(arg: str = "") -> ConfigDict:
-    """The recipe; `arg` "tiny" gives its shrunken twin, which tests train."""
-    if arg == "tiny":
-        return tiny()
+def get_config() -> ConfigDict:
+    """The recipe."""
     config = ConfigDict()
     config.name = "number_words_mingru"
     config.data = dict(

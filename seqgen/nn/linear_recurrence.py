@@ -165,9 +165,9 @@ def choose_method(num_steps: int, *, backend: str) -> str:
 
     On a CPU the work is bound by memory, and a tree passes over it log T times: measured on two
     cores (float32, H = 256, forward and backward), sequential takes half the time at B = 204,
-    T = 20 and 0.4 of it at B = 8, T = 512; chunks of 16 steps were slower than the tree. On an
-    accelerator each sequential step costs a kernel launch or two, so that only short sequences are
-    worth it (not measured: the bound is where a tree needs as many launches).
+    T = 20 and 0.4 of it at B = 8, T = 512; chunks of 5 and 16 steps were slower than the tree. On
+    an accelerator each sequential step costs a kernel launch or two, so that only short sequences
+    are worth it (not measured: the bound is where a tree needs as many launches).
     """
     return "sequential" if backend == "cpu" or num_steps < 8 else "associative"
 
@@ -189,7 +189,8 @@ def associative_solution(a: Array, b: Array, start: Array, reverse: bool) -> Arr
     Returns:
       [T, ...]; its gradient is the solution of one more such recurrence, run the other way.
     """
-    product, total = lax.associative_scan(_compose, (a, b), reverse=reverse)
+    solved: Any = lax.associative_scan(_compose, (a, b), reverse=reverse)
+    product, total = solved
     return total + product * start
 
 
@@ -206,7 +207,7 @@ def _solution_backward(reverse: bool, saved: Any, dc: Array) -> Any:
     else:
         following = jnp.concatenate([a[1:], jnp.zeros_like(a[:1])])
         before = jnp.concatenate([start[None], c[:-1]])
-    db = associative_solution(following, dc, jnp.zeros_like(start), not reverse)
+    db: Any = associative_solution(following, dc, jnp.zeros_like(start), not reverse)
     first = -1 if reverse else 0
     return db * before, db, a[first] * db[first]
 
@@ -283,7 +284,7 @@ def _run_associative(cell, start, gates, bias, x, mask, reverse) -> tuple[Array,
     a, b = cell.coefficients(gates)
     if mask is not None:
         a, b = jnp.where(mask[..., None], a, 1), jnp.where(mask[..., None], b, 0)
-    c = associative_solution(a, b, start, reverse)
+    c: Any = associative_solution(a, b, start, reverse)
     return cell.output(c, gates, x), c[0 if reverse else -1]
 
 
