@@ -64,7 +64,6 @@ def get_config(arg: str = "gru,gru") -> ConfigDict:
             hidden_dim=2 * WIDTH,
             attention=attention,
             bridge="dense",
-            context_every_step=attention == "none",
             dropout_rate=0.0,
         )
     )

@@ -5,9 +5,10 @@
         --output=benchmarks/results/multi30k
 
 `train` is `seqgen train` with the config of that name (the same command resumes it). `report`
-scores every run it finds on val and on test_2016_flickr with beam 5 and the mean of the last ten
-checkpoints, and writes scores with signatures, BLEU by length, learning curves, twenty sample
-translations and the answers to odd lines. The corpus may not be redistributed; get it from
+scores every run it finds (and has not scored before) on val and on test_2016_flickr with beam 5 and
+the mean of the last ten checkpoints, and writes scores with signatures, BLEU by length, learning
+curves, twenty sample translations and the answers to odd lines. The corpus may not be
+redistributed; get it from
 github.com/multi30k/dataset (data/task1/raw) as train.en[.gz], val.en, test_2016_flickr.en, ...de.
 """
 
@@ -120,11 +121,11 @@ def report_run(name: str, workdir: pathlib.Path, data: pathlib.Path) -> dict[str
     written = hypotheses.read_text(encoding="utf-8").splitlines()
     samples = list(zip(*sides, written, strict=True))
     overrides = (workdir / "overrides.txt").read_text(encoding="utf-8")
-    status = json.loads((workdir / "STATUS").read_text(encoding="utf-8"))
+    steps = json.loads((workdir / "STATUS").read_text(encoding="utf-8"))["step"]
     return {
         "model": name,
         "parameters": sum(int(leaf.size) for leaf in _leaves(run.definition.abstract)),
-        "steps": status["step"],
+        "steps": steps,
         "seed": run.config.train.seed,
         "command": " ".join(["seqgen train", *overrides.splitlines()]),
         "compute_dtype": run.config.train.compute_dtype,
@@ -224,9 +225,14 @@ def main() -> None:
         if not (workdir / "checkpoints").is_dir():
             print(f"no run of {name} in {workdir}", file=sys.stderr)
             continue
-        reports.append(report_run(name, workdir, arguments.data))
+        path = arguments.output / f"{name}.json"
+        status = json.loads((workdir / "STATUS").read_text(encoding="utf-8"))
+        if path.is_file() and (old := json.loads(path.read_text("utf-8")))["status"] == status:
+            reports.append(old)
+            continue
+        reports.append({**report_run(name, workdir, arguments.data), "status": status})
         text = json.dumps(reports[-1], indent=1, ensure_ascii=False, allow_nan=False)
-        (arguments.output / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+        path.write_text(text + "\n", encoding="utf-8")
         write_curves(workdir, arguments.output / f"{name}.csv")
         print(f"{name}: {reports[-1]['test']['three_ways']}", file=sys.stderr)
     if not reports:

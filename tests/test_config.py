@@ -188,7 +188,7 @@ error: bad value for  model.encoder.norm: layer_norm
 error: bad value for  model.encoder.kind: lstn
   you typed      --config.model.encoder.kind=lstn
   did you mean   lstm
-  it takes       one of transformer, simple, lstm, gru""",
+  it takes       one of transformer, simple, lstm, gru, mingru, minlstm, sru, ssru""",
     "--config.evaluation.metrics=bleu,rouge": """\
 error: bad value for  evaluation.metrics: bleu,rouge
   you typed      --config.evaluation.metrics=bleu,rouge
