@@ -3,8 +3,9 @@ r"""Translation: GRU with additive attention (Bahdanau et al., 2015).
     seqgen train --config=configs/translation/gru_bahdanau.py --config.data.dir=DIR \
         --config.data.source_lang=en --config.data.target_lang=de --workdir=runs/gru_bahdanau
 
-DIR holds train.en[.gz], train.de[.gz], val.* (or dev.*) and test*.*. The figures for Multi30k
-English to German are in benchmarks/results/.
+DIR holds train.en[.gz], train.de[.gz], val.* (or dev.*) and test*.*.
+37.07 BLEU on test2016 of Multi30k (lower-cased Moses tokens, beam 5, avg:10);
+an hour on one busy core. The report is in benchmarks/results/multi30k.
 """
 
 from ml_collections import ConfigDict

@@ -3,8 +3,9 @@ r"""Translation: LSTM without attention (Sutskever et al., 2014).
     seqgen train --config=configs/translation/lstm.py --config.data.dir=DIR \
         --config.data.source_lang=en --config.data.target_lang=de --workdir=runs/lstm
 
-DIR holds train.en[.gz], train.de[.gz], val.* (or dev.*) and test*.*. The figures for Multi30k
-English to German are in benchmarks/results/.
+DIR holds train.en[.gz], train.de[.gz], val.* (or dev.*) and test*.*.
+21.74 BLEU on test2016 of Multi30k (lower-cased Moses tokens, beam 5, avg:10);
+an hour on one busy core. The report is in benchmarks/results/multi30k.
 """
 
 from ml_collections import ConfigDict

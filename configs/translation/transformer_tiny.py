@@ -3,8 +3,9 @@ r"""Translation: Transformer tiny (4+4 layers, 128 wide).
     seqgen train --config=configs/translation/transformer_tiny.py --config.data.dir=DIR \
         --config.data.source_lang=en --config.data.target_lang=de --workdir=runs/transformer_tiny
 
-DIR holds train.en[.gz], train.de[.gz], val.* (or dev.*) and test*.*. The figures for Multi30k
-English to German are in benchmarks/results/.
+DIR holds train.en[.gz], train.de[.gz], val.* (or dev.*) and test*.*.
+40.11 BLEU on test2016 of Multi30k (lower-cased Moses tokens, beam 5, avg:10);
+an hour on two busy cores. The report is in benchmarks/results/multi30k.
 """
 
 from ml_collections import ConfigDict
