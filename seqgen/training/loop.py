@@ -181,13 +181,14 @@ def train(
             state, metrics = run_step(state, [batch for batch, _ in micro_batches])
             step += 1
             host.consume(facts_here)
+            compiled = len(compiles) > num_compiles
             if meter.in_flight:  # at most two steps in flight; the host waits but fetches nothing
                 jax.block_until_ready(pending[-1][1]["loss"])
-                meter.finished()
+                meter.finished(compiled=compiled)
             pending.append((step, metrics))
             for report in compiles[num_compiles:]:
                 progress.line(report.line())
-            meter.dispatched(facts_here, compiled=len(compiles) > num_compiles)
+            meter.dispatched(facts_here, compiled=compiled)
             progress.tick(step, cfg.num_steps)
             fault_point("loop.step_done", step=step)
 

@@ -63,12 +63,15 @@ class Meter:
         self._tokens = sum(fact.tokens for fact in facts)
         self._in_flight.append((self._tokens, compiled))
 
-    def finished(self) -> None:
-        """The device finished the oldest step in flight: it took the time since the one before."""
+    def finished(self, *, compiled: bool = False) -> None:
+        """The device finished the oldest step in flight: it took the time since the one before.
+
+        `compiled`: the host compiled the next program meanwhile, so that this time does not count.
+        """
         now = time.perf_counter()
         seconds, self._last = now - self._last, now
-        tokens, compiled = self._in_flight.popleft()
-        if compiled:
+        tokens, compiled_itself = self._in_flight.popleft()
+        if compiled or compiled_itself:
             return
         self._steps.append((seconds, tokens))
         self._seconds.append(seconds)

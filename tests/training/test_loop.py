@@ -11,6 +11,7 @@ from seqgen.errors import ConfigError, DivergedError, StorageError
 from seqgen.training.checkpoint import CheckpointStore
 from seqgen.training.config import OptimizerConfig, TrainConfig
 from seqgen.training.loop import train
+from seqgen.training.meter import Meter
 from seqgen.training.progress import Progress
 from seqgen.training.run_directory import RunDirectory
 from seqgen.training.signals import StopSignals
@@ -154,6 +155,22 @@ def test_times_do_not_depend_on_how_often_they_are_logged(tmp_path):
         row = read_rows(path / "metrics.jsonl")[-1]
         assert 20 <= row["step_ms"] < 200
         assert row["data_wait_ms"] >= 20
+
+
+def test_compiling_counts_as_no_step():
+    meter, facts = Meter(), [next(toy_batches(0))[1]]
+    meter.start_step()
+    meter.dispatched(facts, compiled=True)
+    time.sleep(0.05)
+    meter.finished()
+    meter.dispatched(facts, compiled=False)
+    time.sleep(0.05)  # the host compiles the program of the next step
+    meter.finished(compiled=True)
+    assert meter.train_seconds == 0.0
+    meter.dispatched(facts, compiled=False)
+    time.sleep(0.05)
+    meter.finished()
+    assert 0.05 <= meter.train_seconds < 0.5
 
 
 def test_another_best_metric_starts_the_ranking_anew(tmp_path):
