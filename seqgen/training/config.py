@@ -128,9 +128,5 @@ class MeshConfig:
 
 
 def higher_is_better(metric: str) -> bool:
-    """Whether a metric named like 'eval/bleu' improves upwards; known error rates do not.
-
-    A function of the user's own named `..._error`, `..._loss` or `..._rate` counts as an error too.
-    """
-    name = metric.rsplit("/", 1)[-1]
-    return name not in LOWER_IS_BETTER and not name.endswith(("_error", "_loss", "_rate"))
+    """Whether a metric named like 'eval/bleu' improves upwards, as unknown ones are taken to."""
+    return metric.rsplit("/", 1)[-1] not in LOWER_IS_BETTER

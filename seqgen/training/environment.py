@@ -1,5 +1,6 @@
 """What the bits of a run may depend on: versions, machine, devices, threads, flags, code."""
 
+import functools
 import importlib.metadata
 import os
 import pathlib
@@ -45,6 +46,7 @@ def processor() -> str:
     return platform.processor()
 
 
+@functools.cache  # asked for by the environment, the checkpoints and the events of a start
 def code_version() -> str:
     """The git commit of the source, or the version of the installed package."""
     folder = pathlib.Path(__file__).resolve().parent

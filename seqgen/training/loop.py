@@ -154,7 +154,9 @@ def train(
 
             # ---- checkpoint ---------------------------------------------------------------------
             stale = 0 < cfg.patience <= host.evals_without_best
-            status = "finished" if at_end else "early_stopped" if stale else ""
+            # A signal within the last evaluation leaves the run unfinished: a resume makes it.
+            complete = at_end and (not evaluators or host.evaluated_step == step)
+            status = "finished" if complete else "early_stopped" if stale else ""
             status = status or ("interrupted" if stop.requested else "")
             due = step > 0 and is_due(step, cfg.checkpoint_every_steps)
             if new_best or (step != saved_step and (status or due)):

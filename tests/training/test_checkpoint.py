@@ -162,7 +162,9 @@ def test_changed_identity_is_refused_by_name_and_nothing_is_moved(tmp_path):
         make_store(tmp_path, identity=changed)[0].restore(small_state(0))
     assert "model.encoder.num_layers: the run has 2, now 3" in str(caught.value)
     assert "data.train" in str(caught.value)
-    assert make_store(tmp_path, identity=saved)[0].restore(small_state(0)) is not None
+    restored = make_store(tmp_path, identity=saved)[0].restore(small_state(0))
+    assert restored is not None and restored[1] == HOST
+    assert state_digest(restored[0]) == state_digest(small_state(5))
 
 
 def test_another_shape_is_refused_without_quarantine(two_steps):

@@ -141,6 +141,22 @@ def test_a_signal_within_an_evaluation_saves_without_finishing_it(tmp_path):
     assert resumed.status == "finished"
 
 
+def test_a_signal_within_the_last_evaluation_leaves_the_run_unfinished(tmp_path):
+    stop = StopSignals()
+
+    def interrupted(params, step):
+        stop.requested = True
+        stop.check()
+        raise AssertionError
+
+    options = {"num_steps": 4, "checkpoint_every_steps": 0}
+    outcome, _ = go(tmp_path, evaluators=[interrupted], stop=stop, **options)
+    assert (outcome.status, outcome.step, outcome.exit_code) == ("interrupted", 4, 75)
+    calls = []
+    resumed, _ = go(tmp_path, evaluators=[scorer({4: 1.0}, calls)], **options)
+    assert calls == [4] and resumed.status == "finished"
+
+
 def test_times_do_not_depend_on_how_often_they_are_logged(tmp_path):
     """Each step waits the same for its data; a meter that measured calls alone would see less."""
 
