@@ -20,8 +20,8 @@ from seqgen.training.step import make_eval_step
 from seqgen.types import Params
 
 VAL_ALIASES = ("dev", "validation")
-# Evaluation and decoding compute in float32, however a run was trained: only then is an answer
-# independent of its batch, and the search's scores equal to rescored ones.
+# Evaluation and decoding compute in float32 unless told otherwise, however a run was trained: only
+# then is an answer independent of its batch, and the search's scores equal to rescored ones.
 SCORING_DTYPE = "float32"
 
 
@@ -42,8 +42,12 @@ class Run:
     definition: Definition
 
     @classmethod
-    def open(cls, workdir: str | pathlib.Path) -> "Run":
+    def open(cls, workdir: str | pathlib.Path, *, compute_dtype: str = SCORING_DTYPE) -> "Run":
         """Read `workdir`.
+
+        Args:
+          workdir: the run directory.
+          compute_dtype: operands of the model's matrix products, 'float32' or 'bfloat16'.
 
         Raises:
           ConfigError: it holds no run.
@@ -59,7 +63,7 @@ class Run:
             )
         cfg = config_module.read_json(path / "config.json")
         tokenizers = data.load_tokenizers(path / "tokenizer")
-        definition = build_definition(cfg, tokenizers, compute_dtype=SCORING_DTYPE)
+        definition = build_definition(cfg, tokenizers, compute_dtype=compute_dtype)
         return cls(path, cfg, tokenizers, definition)
 
     def params(self, which: str | int = "best") -> Params:
@@ -71,19 +75,26 @@ class Run:
         return make_generator(self.config, self.definition, self.params(which), self.tokenizers)
 
 
-def load(workdir: str | pathlib.Path, *, checkpoint: str | int = "best") -> Generator:
+def load(
+    workdir: str | pathlib.Path,
+    *,
+    checkpoint: str | int = "best",
+    compute_dtype: str = SCORING_DTYPE,
+) -> Generator:
     """A trained model ready to answer text.
 
     Args:
       workdir: the run directory.
       checkpoint: 'best', 'last', 'avg:N' (mean of the newest N) or a step.
+      compute_dtype: 'float32', or 'bfloat16': operands of the matrix products are rounded, which is
+        faster on most machines, and a line's answer may then depend on its batch.
 
     Raises:
       ConfigError: there is no run or no such checkpoint.
       CheckpointError: no checkpoint can be used.
     """
     enable_compile_cache()
-    return Run.open(workdir).generator(checkpoint)
+    return Run.open(workdir, compute_dtype=compute_dtype).generator(checkpoint)
 
 
 def build_definition(cfg: Config, tokenizers: data.Tokenizers, *, compute_dtype: str) -> Definition:
@@ -122,6 +133,7 @@ def evaluate(
     checkpoint: str | int = "best",
     overrides: Mapping[str, Any] | None = None,
     data_dir: str | None = None,
+    compute_dtype: str = SCORING_DTYPE,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, str]], list[str]]:
     """Score a run on a split.
@@ -132,6 +144,7 @@ def evaluate(
       checkpoint: 'best', 'last', 'avg:N' or a step.
       overrides: decoding options, such as {'num_beams': 5}.
       data_dir: of the corpus, if it is no longer where it was.
+      compute_dtype: of loss and answers alike; see `load`.
       progress: called with the number of decoded lines.
 
     Returns:
@@ -143,7 +156,7 @@ def evaluate(
       DataError: no such split.
     """
     enable_compile_cache()
-    run = Run.open(workdir)
+    run = Run.open(workdir, compute_dtype=compute_dtype)
     cfg = run.config
     data_cfg = dataclasses.replace(cfg.data, dir=data_dir) if data_dir else cfg.data
     text = data.prepare(data_cfg, cfg.tokenizer, workdir=run.path, tokenizers=run.tokenizers)
@@ -153,7 +166,7 @@ def evaluate(
         run.definition,
         train_cfg=cfg.train,
         layout=Layout.of(type(cfg.mesh)()),
-        compute_dtype=SCORING_DTYPE,
+        compute_dtype=compute_dtype,
     )
     values = evaluators.teacher_forced_values(eval_step, generator.params, text.eval_batches(split))
     examples = text.examples(split)

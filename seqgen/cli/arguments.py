@@ -123,6 +123,13 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="which weights: best by the run's metric, last, mean of the last N, or of that step "
         "(default best)",
     )
+    parser.add_argument(
+        "--compute_dtype",
+        default="float32",
+        choices=("float32", "bfloat16"),
+        help="operands of matrix products; with bfloat16, faster on most machines, a line's answer "
+        "may depend on its batch (default float32)",
+    )
 
 
 def parse_checkpoint(text: str) -> str | int:

@@ -95,11 +95,13 @@ def run(args: argparse.Namespace) -> int:
                 checkpoint=checkpoint,
                 overrides=options,
                 data_dir=args.data_dir,
+                compute_dtype=args.compute_dtype,
                 progress=progress,
             )
         if file is not None:
             file.writelines(line + "\n" for line in hypotheses)
-    facts = {"run": cfg.name, "checkpoint": checkpoint, **beam_facts(cfg, options)}
+    facts = {"run": cfg.name, "checkpoint": checkpoint, "compute_dtype": args.compute_dtype}
+    facts |= beam_facts(cfg, options)
     result = {**report, **facts}
     sources, references = ([example[side] for example in examples] for side in ("source", "target"))
     if args.three_ways:

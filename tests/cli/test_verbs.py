@@ -115,6 +115,7 @@ def test_evaluate_for_people_names_every_value(run_a, capsys):
         (["--checkpoint=bset"], "bad --checkpoint=bset"),
         (["--by_length=a"], "bad --by_length=a"),
         (["--num_beams=0"], "num_beams"),
+        (["--compute_dtype=bf16"], "compute_dtype"),
     ],
 )
 def test_evaluate_refuses_with_exit_2(run_a, capsys, words, expected):
@@ -122,6 +123,18 @@ def test_evaluate_refuses_with_exit_2(run_a, capsys, words, expected):
     captured = capsys.readouterr()
     assert expected in captured.err and "Traceback" not in captured.err
     assert captured.out == ""
+
+
+def test_bfloat16_is_near_float32_and_named_in_the_report(run_a, capsys):
+    exact, rounded = (
+        json.loads(
+            call(capsys, "evaluate", f"--workdir={run_a}", f"--compute_dtype={name}", "--json")
+        )
+        for name in ("float32", "bfloat16")
+    )
+    assert (exact["compute_dtype"], rounded["compute_dtype"]) == ("float32", "bfloat16")
+    assert rounded["loss"] != exact["loss"]
+    assert rounded["loss"] == pytest.approx(exact["loss"], rel=0.01)
 
 
 # ---- generate ------------------------------------------------------------------------------------
@@ -158,6 +171,17 @@ def test_generate_survives_bad_utf8_and_says_so(run_a, capsys):
     captured = capsys.readouterr()
     assert captured.out.count("\n") == 3
     assert "2 lines of - are not valid UTF-8" in captured.err
+
+
+def test_generate_answers_in_bfloat16_too(run_a, capsys):
+    def scored(*words):
+        with stdin(b"a b c\nc c\n"):
+            out = call(capsys, "generate", f"--workdir={run_a}", "--scores", *words)
+        return [float(line.split("\t")[0]) for line in out.splitlines()]
+
+    exact, rounded = scored(), scored("--compute_dtype=bfloat16")
+    assert rounded != exact
+    assert rounded == pytest.approx(exact, rel=0.05)
 
 
 def test_generate_n_best_is_sorted_by_score(run_a, capsys):
