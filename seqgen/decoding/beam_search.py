@@ -1,4 +1,4 @@
-"""Beam search as one `lax.while_loop`, for any model that keeps the `Decodable` contract."""
+"""Beam search inside one program, for any model that keeps the `Decodable` contract."""
 
 import dataclasses
 
@@ -9,6 +9,7 @@ from seqgen.decoding.config import SearchShape, SearchValues
 from seqgen.decoding.constraints import constrain_logits
 from seqgen.decoding.hypotheses import Hypotheses
 from seqgen.decoding.length_penalty import best_attainable_score, length_penalty
+from seqgen.decoding.shrinking import run_shrinking, take_sentences
 from seqgen.decoding.stepping import next_logits, write_tokens
 from seqgen.decoding.top_tokens import top_tokens
 from seqgen.models.base import Decodable
@@ -30,6 +31,7 @@ class BeamState:
       lengths: int32 [B, N].
       num_finished: int32 [B], finished hypotheses met so far.
       done: bool [B], nothing more is searched for this sentence.
+      limits: int32 [B], most tokens of an answer.
       model: the decoder's own state.
     """
 
@@ -42,6 +44,7 @@ class BeamState:
     lengths: Array
     num_finished: Array
     done: Array
+    limits: Array
     model: PyTree
 
 
@@ -79,32 +82,32 @@ def beam_search(
         lengths=jnp.zeros((batch, answers), jnp.int32),
         num_finished=jnp.zeros((batch,), jnp.int32),
         done=jnp.zeros((batch,), bool),
+        limits=limits,
         model=model.init_decode(encoded, max_len=max_len, num_beams=beams),
     )
 
-    def searching(state: BeamState) -> Array:
-        return (state.position < max_len) & ~jnp.all(state.done)
-
     def step(state: BeamState) -> BeamState:
         logits, model_state = next_logits(model, state.model, state.live_ids, state.position)
-        log_probs, parents, tokens = _best_continuations(logits, state, limits, values)
+        log_probs, parents, tokens = _best_continuations(logits, state, values)
         is_eos = tokens == EOS_ID
         state = _keep_finished(state, log_probs, parents, is_eos, shape, values)
         state = _advance(state, log_probs, parents, tokens, is_eos, model, model_state)
-        return _mark_done(state, limits, shape, values)
+        return _mark_done(state, shape, values)
 
-    final = jax.lax.while_loop(searching, step, start)
-    return Hypotheses(
-        ids=final.ids,
-        lengths=final.lengths,
-        log_probs=final.log_probs,
-        scores=final.scores,
-        num_steps=final.position,
+    found, final = run_shrinking(
+        start,
+        step=step,
+        is_done=lambda state: state.done,
+        select=lambda state, rows: take_sentences(state, rows, model=model),
+        outputs=lambda state: {
+            name: getattr(state, name) for name in ("ids", "lengths", "log_probs", "scores")
+        },
     )
+    return Hypotheses(**found, num_steps=final.position)
 
 
 def _best_continuations(
-    logits: Array, state: BeamState, limits: Array, values: SearchValues
+    logits: Array, state: BeamState, values: SearchValues
 ) -> tuple[Array, Array, Array]:
     """The 2K best continuations of a sentence, best first: log-probs, parents, tokens [B, 2K].
 
@@ -113,7 +116,7 @@ def _best_continuations(
     """
     batch, beams, vocab = logits.shape
     normalizers = jax.nn.logsumexp(logits, axis=-1)
-    logits = constrain_logits(logits, state.position, limits, values=values)
+    logits = constrain_logits(logits, state.position, state.limits, values=values)
     best, tokens = top_tokens(logits, min(beams + 1, vocab))
     gains = jnp.minimum(best - normalizers[:, :, None], 0.0)
     # One logit that is not a number spoils the sum of all: such a beam has no continuation.
@@ -184,9 +187,7 @@ def _advance(
     )
 
 
-def _mark_done(
-    state: BeamState, limits: Array, shape: SearchShape, values: SearchValues
-) -> BeamState:
+def _mark_done(state: BeamState, shape: SearchShape, values: SearchValues) -> BeamState:
     """End the sentences for which nothing that can still come would be returned."""
     best_live = state.live_log_probs[:, 0]
     worst_kept = state.scores[:, -1]
@@ -196,7 +197,8 @@ def _mark_done(
     elif shape.early_stopping == "heuristic":
         done = best_live / length_penalty(state.position, alpha, kind=kind) <= worst_kept
     else:
-        shortest = jnp.minimum(jnp.maximum(state.position, values.min_length) + 1, limits)
-        bound = best_attainable_score(best_live, shortest, limits, alpha, kind=kind)
+        shortest = jnp.minimum(jnp.maximum(state.position, values.min_length) + 1, state.limits)
+        bound = best_attainable_score(best_live, shortest, state.limits, alpha, kind=kind)
         done = bound <= worst_kept
-    return dataclasses.replace(state, done=state.done | done)
+    # At its limit a hypothesis can only end.
+    return dataclasses.replace(state, done=state.done | done | (state.position >= state.limits))

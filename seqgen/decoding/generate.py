@@ -19,7 +19,7 @@ def generate(
     row_keys: Array | None = None,
     max_len: int | None = None,
 ) -> Hypotheses:
-    """Answers for a batch of source sentences; traceable, a single `lax.while_loop`.
+    """Answers for a batch of source sentences; traceable, one program.
 
     Args:
       model: a bound model.

@@ -1,4 +1,4 @@
-"""Greedy search and sampling as one `lax.while_loop`, for any `Decodable` model."""
+"""Greedy search and sampling inside one program, for any `Decodable` model."""
 
 import dataclasses
 
@@ -10,6 +10,7 @@ from seqgen.decoding.constraints import constrain_logits
 from seqgen.decoding.filters import keep_top_k, keep_top_p
 from seqgen.decoding.hypotheses import Hypotheses
 from seqgen.decoding.length_penalty import length_penalty
+from seqgen.decoding.shrinking import run_shrinking, take_sentences
 from seqgen.decoding.stepping import next_logits, write_tokens
 from seqgen.models.base import Decodable
 from seqgen.types import EOS_ID, PAD_ID, Array, Encoded, PyTree
@@ -31,6 +32,8 @@ class SampleState:
       log_probs: float32 [B, N].
       lengths: int32 [B, N]; final where `done`.
       done: bool [B, N].
+      limits: int32 [B], most tokens of an answer.
+      keys: typed PRNG keys [B, N], or None where nothing is drawn.
       model: the decoder's own state.
     """
 
@@ -39,6 +42,8 @@ class SampleState:
     log_probs: Array
     lengths: Array
     done: Array
+    limits: Array
+    keys: Array | None
     model: PyTree
 
 
@@ -73,20 +78,19 @@ def sample(
         log_probs=jnp.zeros((batch, answers)),
         lengths=jnp.zeros((batch, answers), jnp.int32),
         done=jnp.zeros((batch, answers), bool),
+        limits=limits,
+        keys=keys,
         model=model.init_decode(encoded, max_len=max_len, num_beams=answers),
     )
-
-    def unfinished(state: SampleState) -> Array:
-        return (state.position < max_len) & ~jnp.all(state.done)
 
     def step(state: SampleState) -> SampleState:
         logits, model_state = next_logits(model, state.model, state.ids, state.position)
         normalizers = jax.nn.logsumexp(logits, axis=-1)
-        allowed = constrain_logits(logits, state.position, limits, values=values)
-        if keys is None:
+        allowed = constrain_logits(logits, state.position, state.limits, values=values)
+        if state.keys is None:
             tokens = jnp.argmax(allowed, axis=-1)
         else:
-            tokens = draw_tokens(allowed, _fold_position(keys, state.position), values)
+            tokens = draw_tokens(allowed, _fold_position(state.keys, state.position), values)
         chosen = jnp.take_along_axis(allowed, tokens[:, :, None], axis=-1)[:, :, 0]
         gains = jnp.minimum(chosen - normalizers, 0.0)
         # No token is possible where the logits are not numbers: the answer ends there.
@@ -94,7 +98,8 @@ def sample(
         tokens = jnp.where(lost, EOS_ID, tokens).astype(jnp.int32)
         gains = jnp.where(lost, -jnp.inf, gains)
         written = jnp.where(state.done, PAD_ID, tokens)
-        return SampleState(
+        return dataclasses.replace(
+            state,
             position=state.position + 1,
             ids=write_tokens(state.ids, written, state.position),
             log_probs=jnp.where(state.done, state.log_probs, state.log_probs + gains),
@@ -103,15 +108,22 @@ def sample(
             model=model_state,
         )
 
-    final = jax.lax.while_loop(unfinished, step, start)
-    lost = final.log_probs == -jnp.inf
-    lengths = jnp.where(lost, 0, final.lengths)
+    found, final = run_shrinking(
+        start,
+        step=step,
+        is_done=lambda state: jnp.all(state.done, axis=1),
+        select=lambda state, rows: take_sentences(state, rows, model=model),
+        outputs=lambda state: (state.ids, state.log_probs, state.lengths),
+    )
+    ids, log_probs, lengths = found
+    lost = log_probs == -jnp.inf
+    lengths = jnp.where(lost, 0, lengths)
     penalty = length_penalty(lengths, values.length_penalty, kind=shape.length_penalty_kind)
     return Hypotheses(
-        ids=jnp.where(lost[:, :, None], PAD_ID, final.ids),
+        ids=jnp.where(lost[:, :, None], PAD_ID, ids),
         lengths=lengths,
-        log_probs=final.log_probs,
-        scores=final.log_probs / penalty,
+        log_probs=log_probs,
+        scores=log_probs / penalty,
         num_steps=final.position,
     )
 

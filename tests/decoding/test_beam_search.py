@@ -120,7 +120,7 @@ def test_early_stop_never_changes_the_answers(kind, monkeypatch):
         wanted = config.replace(length_penalty=alpha)
         stopped[seed, alpha] = run(toy(seed), sources(LINES), wanted)
 
-    def only_empty_beams(state, limits, shape, values):
+    def only_empty_beams(state, shape, values):
         return dataclasses.replace(state, done=state.live_log_probs[:, 0] == -np.inf)
 
     monkeypatch.setattr(beam_search, "_mark_done", only_empty_beams)

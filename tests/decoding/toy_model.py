@@ -102,6 +102,11 @@ class ToyModel:
         rows = (parents + jnp.arange(parents.shape[0])[:, None] * parents.shape[1]).reshape(-1)
         return {name: x if name == "shared" else x[rows] for name, x in state.items()}
 
+    def select(self, state, rows):
+        beams = state["last"].shape[0] // state["shared"].shape[0]
+        each = (rows[:, None] * beams + jnp.arange(beams)).reshape(-1)
+        return {name: x[rows if name == "shared" else each] for name, x in state.items()}
+
 
 def sources(lines, width=None):
     """`Sequences` of id lists, padded to `width`."""
