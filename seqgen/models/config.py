@@ -61,6 +61,12 @@ class _TransformerConfig:
     )
     dropout_rate: float = _rate(0.1, "dropout on each sub-layer's output")
     attention_dropout_rate: float = _rate(0.1, "dropout on attention weights")
+    attention_kernel: str = option(
+        "auto",
+        help="how attention is computed: all scores at once, in blocks, or by cuDNN (GPU); auto = "
+        "at once up to a million scores a head, else in blocks",
+        choices=("auto", "plain", "blocked", "cudnn"),
+    )
     activation_dropout_rate: float = _rate(0.0, "dropout inside the feed-forward layer")
     bias: bool = option(True, help="biases in projections and LayerNorm")
     scan_layers: bool = option(False, help="one traced layer run by lax.scan (short compiles)")

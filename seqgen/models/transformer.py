@@ -102,7 +102,7 @@ class TransformerEncoder(_Stack):
 
     def __call__(self, source: Sequences, *, embedded: Array, key: Any = None) -> Encoded:
         self.check_length(embedded.shape[1])
-        mask = masks.segment_mask(source.segments, source.segments)
+        mask = masks.AttentionMask(source.segments, source.segments)
 
         def call(layer: TransformerLayer, x: Array, key: Any) -> Array:
             return layer(x, mask, source.positions, key=key)
@@ -156,8 +156,8 @@ class TransformerDecoder(_Stack):
         self, target: Sequences, encoded: Encoded, *, embedded: Array, key: Any = None
     ) -> Array:
         self.check_length(embedded.shape[1])
-        mask = masks.causal_segment_mask(target.segments)
-        memory_mask = masks.segment_mask(target.segments, encoded.segments)
+        mask = masks.AttentionMask(target.segments, target.segments, causal=True)
+        memory_mask = masks.AttentionMask(target.segments, encoded.segments)
 
         def call(layer: TransformerLayer, x: Array, key: Any) -> Array:
             return layer(

@@ -12,6 +12,7 @@ from flax import nnx
 from seqgen.nn.attention import Attention
 from seqgen.nn.dense import Dense
 from seqgen.nn.dropout import dropout, fold
+from seqgen.nn.masks import AttentionMask
 from seqgen.nn.norm import build_norm
 from seqgen.nn.partitioning import constrain
 from seqgen.types import Array
@@ -64,6 +65,7 @@ class TransformerLayer(nnx.Module):
                 use_bias=cfg.bias,
                 dropout_rate=cfg.attention_dropout_rate,
                 rotary=rotary,
+                kernel=cfg.attention_kernel,
                 compute_dtype=compute_dtype,
                 rngs=rngs,
             )
@@ -92,11 +94,11 @@ class TransformerLayer(nnx.Module):
     def __call__(
         self,
         x: Array,
-        mask: Array,
+        mask: AttentionMask,
         positions: Array,
         *,
         memory: Array | None = None,
-        memory_mask: Array | None = None,
+        memory_mask: AttentionMask | None = None,
         memory_positions: Array | None = None,
         key: Any = None,
     ) -> Array:
@@ -105,6 +107,7 @@ class TransformerLayer(nnx.Module):
         update = self.self_attention(read, None, mask, positions=positions, key=fold(key, 0))
         x = self.leave(x, update, self.self_norm, fold(key, 1))
         if self.cross_attention is not None:
+            assert memory_mask is not None
             update = self.cross_attention(
                 self.enter(x, self.cross_norm),
                 memory,

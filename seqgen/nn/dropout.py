@@ -63,7 +63,7 @@ def split(key: Any, num: int) -> list[Any]:
 
 
 @functools.cache
-def _coordinates(axis: int, size: int) -> np.ndarray:
+def coordinate_words(axis: int, size: int) -> np.ndarray:
     """Fixed random words, uint32 [size], for the places along one axis; longer ones extend them."""
     with np.errstate(over="ignore"):
         words = np.arange(size, dtype=np.uint32) * _GOLDEN + np.uint32(axis + 1) * _FIRST
@@ -82,7 +82,16 @@ def keep_mask(shape: tuple[int, ...], rate: float, key: Array) -> Array:
     """
     words = key
     for axis, size in enumerate(shape):
-        words = words[..., None] + _coordinates(axis, size)
+        words = words[..., None] + coordinate_words(axis, size)
+    return kept(words, rate)
+
+
+def kept(words: Array, rate: float) -> Array:
+    """True with probability `1 - rate`, for sums of the key and coordinate words (uint32).
+
+    What works on a large array piece by piece adds up the `coordinate_words` of its piece and gets
+    the bits that `keep_mask` has there.
+    """
     return _scramble(words) >= np.uint32(round(rate * 2**32))
 
 

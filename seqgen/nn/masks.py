@@ -5,6 +5,9 @@ only inside one segment, which covers padding and packing alike. Queries on padd
 attention gives them finite numbers that nobody reads.
 """
 
+import dataclasses
+
+import jax
 import jax.numpy as jnp
 
 from seqgen.types import Array
@@ -22,11 +25,6 @@ def causal_mask(query_len: int, key_len: int | None = None) -> Array:
     return (jnp.arange(query_len)[:, None] >= jnp.arange(key_len)[None, :])[None, None]
 
 
-def causal_segment_mask(segments: Array) -> Array:
-    """Bool [B, 1, T, T]: the same segment, not later. Positions rise along a packed row."""
-    return segment_mask(segments, segments) & causal_mask(segments.shape[1])
-
-
 def cache_mask(positions: Array, max_len: int) -> Array:
     """Bool [R, 1, T, M]: a query at position p of its row sees cache slots 0..p.
 
@@ -40,3 +38,42 @@ def cache_mask(positions: Array, max_len: int) -> Array:
 def padding_mask(segments: Array) -> Array:
     """Bool [B, 1, 1, S]: every real key, whatever the query."""
     return (segments != 0)[:, None, None, :]
+
+
+def window_mask(query_len: int, key_len: int, window: int) -> Array:
+    """Bool [1, 1, T, S]: keys less than `window` places away (Beltagy et al. 2020)."""
+    distance = jnp.arange(query_len)[:, None] - jnp.arange(key_len)[None, :]
+    return (jnp.abs(distance) < window)[None, None]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class AttentionMask:
+    """Which keys a query may see, told by rules: a whole [B, 1, T, S] array need never exist.
+
+    A key is seen if everything that is given allows it; nothing given allows all.
+
+    Attributes:
+      query_segments, key_segments: int32 [B, T] and [B, S], both or neither: a query sees its own
+        segment only, and nothing sees segment 0.
+      allowed: bool, broadcastable to [B, 1, T, S]: any other rule, as an array.
+      causal: query t sees keys 0..t; indices count along the row, packed or not.
+      window: keys less than so many places away; 1 = the key at the query's own place.
+    """
+
+    query_segments: Array | None = None
+    key_segments: Array | None = None
+    allowed: Array | None = None
+    causal: bool = dataclasses.field(default=False, metadata={"static": True})
+    window: int | None = dataclasses.field(default=None, metadata={"static": True})
+
+    def dense(self, query_len: int, key_len: int) -> Array:
+        """The same rules as one bool array, broadcastable to [B, 1, T, S]."""
+        seen = jnp.ones((1, 1, 1, 1), bool)
+        if self.query_segments is not None:
+            seen = segment_mask(self.query_segments, self.key_segments)
+        if self.causal:
+            seen &= causal_mask(query_len, key_len)
+        if self.window is not None:
+            seen &= window_mask(query_len, key_len, self.window)
+        return seen if self.allowed is None else seen & self.allowed

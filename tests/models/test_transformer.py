@@ -261,6 +261,22 @@ def test_recomputation_keeps_less(scan):
     assert kept("full") < kept("dots") < kept("none")
 
 
+@pytest.mark.parametrize("variant", ["paper", "modern"])
+def test_attention_in_blocks_changes_nothing_dropout_included(variant):
+    plain, params = build(variant, dropout=0.3, attention_kernel="plain")
+    blocked, _ = build(variant, dropout=0.3, attention_kernel="blocked")
+    key = make_key(0, step=1)
+    want, hidden = gradient(plain, params, example(9, 7), key)
+    got, other = gradient(blocked, params, example(9, 7), key)
+    np.testing.assert_allclose(real(example(9, 7), other), real(example(9, 7), hidden), atol=1e-5)
+    assert_trees_close(got, want, 2e-5)
+
+
+def test_a_kernel_without_dropout_refuses_dropout():
+    with pytest.raises(ConfigError, match="cudnn"):
+        build("paper", dropout=0.3, attention_kernel="cudnn")
+
+
 def test_bfloat16_stays_close():
     _, params = build()
     high, low = (forward(build(compute_dtype=d)[0], params, example()) for d in

@@ -8,6 +8,7 @@ from flax import nnx
 
 from seqgen.nn.attention import Attention, KeyValues, attend, init_cache, share_beams, write_cache
 from seqgen.nn.dropout import keep_mask, make_key
+from seqgen.nn.masks import AttentionMask
 
 
 def random(*shape, seed=0):
@@ -106,7 +107,7 @@ def test_huge_scores_are_finite():
 def test_layer_with_joint_and_separate_projections_agree(kv_heads):
     layer = Attention(8, 8, num_heads=4, num_kv_heads=kv_heads, rotary=True, rngs=nnx.Rngs(0))
     x, at = random(2, 5, 8), jnp.tile(jnp.arange(5), (2, 1))
-    mask = jnp.ones((1, 1, 5, 5), bool)
+    mask = AttentionMask()
     joint = layer(x, None, mask, positions=at)
     separate = layer(x, x, mask, positions=at, memory_positions=at)
     np.testing.assert_allclose(joint, separate, atol=1e-6)

@@ -4,6 +4,7 @@ import itertools
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from seqgen.nn import masks
 
@@ -18,11 +19,20 @@ def test_segment_mask():
         assert mask[b, 0, t, s] == (KEYS[b, s] != 0 and KEYS[b, s] == QUERY[b, t])
 
 
-def test_causal_segment_mask():
-    mask = np.asarray(masks.causal_segment_mask(jnp.asarray(QUERY)))
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("window", [None, 1, 2])
+def test_rules_together(causal, window):
+    segments, allowed = jnp.asarray(QUERY), np.arange(5) != 1
+    rules = masks.AttentionMask(segments, segments, allowed[None, None, None], causal, window)
+    mask = np.asarray(rules.dense(5, 5))
     for b, t, s in itertools.product(range(3), range(5), range(5)):
-        same = QUERY[b, t] == QUERY[b, s] != 0
-        assert mask[b, 0, t, s] == (same and s <= t)
+        same = QUERY[b, t] == QUERY[b, s] != 0 and s != 1
+        near = window is None or abs(t - s) < window
+        assert mask[b, 0, t, s] == (same and near and (s <= t or not causal))
+
+
+def test_no_rule_sees_everything():
+    assert np.broadcast_to(masks.AttentionMask().dense(3, 4), (2, 1, 3, 4)).all()
 
 
 def test_cache_and_padding_masks():

@@ -1,0 +1,137 @@
+"""One function for attention, and the choice among the ways to compute it.
+
+'plain' holds all scores of a layer, 'blocked' a block at a time, 'cudnn' none at all: NVIDIA's
+fused kernel behind `jax.nn.dot_product_attention`. All give the same numbers, up to rounding,
+wherever a query sees any key; dropout has the same bits in 'plain' and 'blocked'.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from seqgen.nn.attention_blocked import attend_blocked
+from seqgen.nn.attention_plain import KeyValues, attend
+from seqgen.nn.masks import AttentionMask
+from seqgen.types import Array
+
+KERNELS = ("plain", "blocked", "cudnn")
+
+# Scores of one head (4 MiB) up to which they are held whole; `benchmarks/attention_memory.py
+# --parts speed` measures on both sides of it.
+PLAIN_SCORES = 1024 * 1024
+_CUDNN_HEAD_DIM = 128
+
+
+def _is_spelt_out(mask: AttentionMask) -> bool:
+    """Whether cuDNN wants the mask as a [B, 1, T, S] array: it knows but causal rows by rule."""
+    by_rule = mask.query_segments is None and mask.allowed is None
+    return not by_rule or (mask.window is not None and not mask.causal)
+
+
+def cudnn_refusal(
+    query: Array, key_len: int, mask: AttentionMask, *, dropping: bool, compute_dtype: str
+) -> str | None:
+    """Why cuDNN cannot compute this attention, or None if it can.
+
+    Args:
+      query: anything with the shape [B, N, T, H].
+      key_len: S.
+      mask: what each query may see.
+      dropping: whether weights are dropped out.
+      compute_dtype: 'float32' or 'bfloat16'.
+    """
+    query_len, head_dim = query.shape[2:]
+    if dropping:
+        return "it has no dropout of ours: set attention_dropout_rate to 0"
+    if compute_dtype != "bfloat16":
+        return f"it multiplies in bfloat16, not {compute_dtype}: set compute_dtype to bfloat16"
+    if head_dim % 8 or head_dim > _CUDNN_HEAD_DIM:
+        return f"heads are {head_dim} wide: it wants a multiple of 8 up to {_CUDNN_HEAD_DIM}"
+    if _is_spelt_out(mask) and (query_len % 2 or key_len % 2):
+        return f"with a mask it wants even lengths, not {query_len} queries and {key_len} keys"
+    return None
+
+
+def choose_kernel(query_len: int, key_len: int) -> str:
+    """What 'auto' means for T queries and S keys.
+
+    cuDNN is never chosen: it has been compiled for, not yet run and timed on a GPU.
+    """
+    return "plain" if query_len * key_len <= PLAIN_SCORES else "blocked"
+
+
+def _attend_cudnn(query: Array, memory: KeyValues, mask: AttentionMask) -> Array:
+    query_len, key_len = query.shape[2], memory.keys.shape[2]
+    spelt_out, known_window = None, None
+    if _is_spelt_out(mask):
+        # The window is in the array then; causality stays a rule, so that blocks are skipped.
+        rules = dataclasses.replace(mask, causal=False)
+        shape = (query.shape[0], 1, query_len, key_len)
+        spelt_out = jnp.broadcast_to(rules.dense(query_len, key_len), shape)
+    elif mask.window is not None:
+        known_window = (mask.window - 1, 0)
+
+    def lay_out(x: Array) -> Array:
+        return x.astype(jnp.bfloat16).swapaxes(1, 2)
+
+    mixed = jax.nn.dot_product_attention(
+        lay_out(query),
+        lay_out(memory.keys),
+        lay_out(memory.values),
+        mask=spelt_out,
+        is_causal=mask.causal,
+        local_window_size=known_window,
+        implementation="cudnn",
+    )
+    return mixed.swapaxes(1, 2).astype(jnp.float32)
+
+
+def attention(
+    query: Array,
+    memory: KeyValues,
+    mask: AttentionMask,
+    *,
+    implementation: str = "auto",
+    dropout_rate: float = 0.0,
+    key: Any = None,
+    compute_dtype: str = "float32",
+) -> Array:
+    """Softmax-weighted values (Vaswani et al. 2017, section 3.2.1).
+
+    Args:
+      query: [B, N, T, H].
+      memory: keys and values [B, G, S, H] where G divides N; query heads n * (N / G) ... share
+        key/value head n.
+      mask: what each query may see.
+      implementation: 'auto' (see `choose_kernel`), 'plain', 'blocked' or 'cudnn'.
+      dropout_rate, key: dropout on the weights; key None = evaluation.
+      compute_dtype: operands of the two products.
+
+    Returns:
+      float32 [B, N, T, H]; finite but meaningless where a query may see nothing.
+
+    Raises:
+      ValueError: for an unknown implementation, segments of one side only, a window below 1, or
+        what cuDNN cannot do if it was asked for.
+    """
+    if (mask.query_segments is None) != (mask.key_segments is None):
+        raise ValueError("an attention mask has segments for queries and keys, or for neither")
+    if mask.window is not None and mask.window < 1:
+        raise ValueError(f"attention window {mask.window} sees nothing: it is at least 1")
+    dropping = key is not None and dropout_rate > 0
+    query_len, key_len = query.shape[2], memory.keys.shape[2]
+    if implementation == "auto":
+        implementation = choose_kernel(query_len, key_len)
+    options = {"dropout_rate": dropout_rate, "key": key, "compute_dtype": compute_dtype}
+    if implementation == "plain":
+        return attend(query, memory, mask.dense(query_len, key_len), **options)[0]
+    if implementation == "blocked":
+        return attend_blocked(query, memory, mask, **options)
+    if implementation != "cudnn":
+        raise ValueError(f"attention kernel {implementation!r} is not auto or one of {KERNELS}")
+    refusal = cudnn_refusal(query, key_len, mask, dropping=dropping, compute_dtype=compute_dtype)
+    if refusal is not None:
+        raise ValueError(f"cuDNN cannot compute this attention: {refusal}")
+    return _attend_cudnn(query, memory, mask)
