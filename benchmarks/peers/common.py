@@ -1,0 +1,144 @@
+"""What every program here shares: sizes, batches, and the protocol that `drive.py` speaks.
+
+A program warms up alone and prints a ready line; then it runs one pass for each line that it reads
+and answers with one line. Several programs that are alive at once can so be asked in turn, and a
+busy moment of the machine meets all of them.
+
+    {"name": "torch-lstm-luong-float32", "ready": true, "warmup_s": [3.9, 1.2]}
+    {"name": "torch-lstm-luong-float32", "tokens_per_s": 3958.0, "wall_s": 0.98, "cpu_s": 1.9,
+     "peak_mib": 912.4, "loss": 8.91}
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import resource
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+PAD_ID, UNK_ID, BOS_ID, EOS_ID = 0, 1, 2, 3  # those of seqgen.types, which peers cannot import
+BPE_SIZE = 8192
+DROPOUT_RATE = 0.1
+LABEL_SMOOTHING = 0.1
+LEARNING_RATE = 1e-4
+ADAM_BETAS = (0.9, 0.98)
+CLIP_NORM = 1.0
+HIDDEN_DIM = 256  # recurrent models: embedding, states and attention are all this wide
+SOURCE_LEN, TARGET_LEN = 20, 32  # decoding: tokens in, tokens out
+DECODE_BATCHES = (1, 32, 64)
+EXIT_MISSING = 2  # the program cannot do this work (argparse's own status for bad arguments)
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerSize:
+    """Widths of an encoder-decoder Transformer, the same number of layers on both sides."""
+
+    num_layers: int
+    model_dim: int
+    num_heads: int
+    ff_dim: int
+    vocab_size: int
+
+
+SIZES = {
+    "small": TransformerSize(3, 256, 4, 1024, BPE_SIZE),
+    "base": TransformerSize(6, 512, 8, 2048, 32_000),
+}
+RECURRENT_MODELS = {  # cell and attention
+    "lstm-bahdanau": ("lstm", "bahdanau"),
+    "lstm-luong": ("lstm", "luong"),
+    "gru-bahdanau": ("gru", "bahdanau"),
+}
+GPT_SHAPES = {"gpt-12x64": (12, 64), "gpt-32x256": (32, 256)}  # batch, context
+
+
+@dataclasses.dataclass(frozen=True)
+class PeerBatch:
+    """One batch of translation, int32, padded with PAD_ID to its own longest row.
+
+    Attributes:
+      source: [B, S], rows end with EOS_ID.
+      target: [B, T], what the decoder reads: BOS_ID and the words.
+      labels: [B, T], what it should say: the words and EOS_ID.
+    """
+
+    source: np.ndarray
+    target: np.ndarray
+    labels: np.ndarray
+
+
+def cache_dir() -> pathlib.Path:
+    """Folder of batches and converted models: $SEQGEN_PEERS_CACHE or ./.peers_cache."""
+    folder = pathlib.Path(os.environ.get("SEQGEN_PEERS_CACHE", ".peers_cache"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def load_batches(count: int) -> list[PeerBatch]:
+    """The first `count` batches that `prepare.py` wrote; the first is the reference batch."""
+    path = cache_dir() / "batches.npz"
+    if not path.exists():
+        raise SystemExit(f"{path} is not there; run prepare.py first")
+    with np.load(path) as arrays:
+        pairs = [
+            (arrays[f"source_{i}"], arrays[f"target_{i}"])
+            for i in range(min(count, len(arrays.files) // 2))
+        ]
+    return [PeerBatch(source, target[:, :-1], target[:, 1:]) for source, target in pairs]
+
+
+def count_tokens(batches: list[PeerBatch]) -> int:
+    """Target tokens that bear loss."""
+    return sum(int((batch.labels != PAD_ID).sum()) for batch in batches)
+
+
+def make_sources(size: str, batch_size: int) -> np.ndarray:
+    """Random source ids for decoding, int32 [B, SOURCE_LEN]; every row ends with EOS_ID."""
+    # The last id is left out: CTranslate2's Marian converter drops that row of the embedding.
+    highest = SIZES[size].vocab_size - 1
+    rows = np.random.default_rng(0).integers(10, highest, (max(DECODE_BATCHES), SOURCE_LEN))
+    rows[:, -1] = EOS_ID
+    return rows[:batch_size].astype(np.int32)
+
+
+def serve(
+    name: str,
+    run_pass: Callable[[], float | None],
+    *,
+    tokens: int,
+    num_warmups: int = 2,
+) -> None:
+    """Warm up, say so, then run one timed pass for each line on standard input.
+
+    Args:
+      name: label in the results.
+      run_pass: does one pass, waits for its end, gives its last loss (None in decoding).
+      tokens: tokens that one pass trains on or writes.
+      num_warmups: passes outside of all measurement (compilation, allocator, caches).
+    """
+    warmup_s = []
+    for _ in range(num_warmups):
+        start = time.perf_counter()
+        run_pass()
+        warmup_s.append(round(time.perf_counter() - start, 3))
+    _say(name=name, ready=True, warmup_s=warmup_s)
+    for _ in sys.stdin:
+        start, cpu_start = time.perf_counter(), time.process_time()
+        loss = run_pass()
+        cpu_s, wall_s = time.process_time() - cpu_start, time.perf_counter() - start
+        _say(
+            name=name,
+            tokens_per_s=round(tokens / wall_s, 2),
+            wall_s=round(wall_s, 5),
+            cpu_s=round(cpu_s, 5),
+            peak_mib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+            loss=loss,
+        )
+
+
+def _say(**fields: object) -> None:
+    print(json.dumps(fields), flush=True)

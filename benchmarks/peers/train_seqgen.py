@@ -1,0 +1,173 @@
+"""Training steps of seqgen: one pass trains on the batches of `prepare.py`.
+
+    echo | python benchmarks/peers/train_seqgen.py --model lstm-luong --nb 1 [--dtype float32]
+
+The step is the framework's own (`seqgen.training.step.make_train_step`), with state, optimiser and
+layout made as the training loop makes them. `drive.py` and `measure.py` run it beside others.
+"""
+
+import argparse
+import sys
+from typing import Any
+
+from common import (
+    ADAM_BETAS,
+    BPE_SIZE,
+    CLIP_NORM,
+    DROPOUT_RATE,
+    GPT_SHAPES,
+    HIDDEN_DIM,
+    LABEL_SMOOTHING,
+    LEARNING_RATE,
+    PAD_ID,
+    RECURRENT_MODELS,
+    SIZES,
+    PeerBatch,
+    count_tokens,
+    load_batches,
+    serve,
+)
+
+MODELS = (*(f"transformer-{size}" for size in SIZES), *RECURRENT_MODELS, *GPT_SHAPES)
+
+
+def model_config(name: str) -> tuple[Any, int]:
+    """The `ModelConfig` of a name in `MODELS` (GPT left out) and its vocabulary size."""
+    from seqgen.models.config import (
+        ModelConfig,
+        RecurrentDecoderConfig,
+        RecurrentEncoderConfig,
+        TransformerDecoderConfig,
+        TransformerEncoderConfig,
+    )
+
+    shared = {"dropout_rate": DROPOUT_RATE, "tie_embeddings": "all"}
+    if name in RECURRENT_MODELS:
+        cell, attention = RECURRENT_MODELS[name]
+        layers = {
+            "kind": cell,
+            "num_layers": 2,
+            "hidden_dim": HIDDEN_DIM,
+            "dropout_rate": DROPOUT_RATE,
+        }
+        scores = {"bahdanau": "bahdanau", "luong": "luong_general"}[attention]
+        config = ModelConfig(
+            embed_dim=HIDDEN_DIM,
+            scale_embeddings=False,
+            encoder=RecurrentEncoderConfig(**layers),
+            decoder=RecurrentDecoderConfig(**layers, attention=scores, attention_dim=HIDDEN_DIM),
+            **shared,
+        )
+        return config, BPE_SIZE
+    size = SIZES[name.removeprefix("transformer-")]
+    layers = {
+        "num_layers": size.num_layers,
+        "num_heads": size.num_heads,
+        "ff_dim": size.ff_dim,
+        "norm_position": "pre",
+        "dropout_rate": DROPOUT_RATE,
+        "attention_dropout_rate": DROPOUT_RATE,
+        "activation_dropout_rate": DROPOUT_RATE,
+    }
+    config = ModelConfig(
+        embed_dim=size.model_dim,
+        encoder=TransformerEncoderConfig(**layers),
+        decoder=TransformerDecoderConfig(**layers),
+        **shared,
+    )
+    return config, size.vocab_size
+
+
+def build_definition(name: str, *, compute_dtype: str) -> Any:
+    """The model of a name, without parameters."""
+    from seqgen.models import build_model
+
+    config, vocab_size = model_config(name)
+    return build_model(
+        config,
+        source_vocab_size=vocab_size,
+        target_vocab_size=vocab_size,
+        compute_dtype=compute_dtype,
+    )
+
+
+def to_batch(batch: PeerBatch) -> Any:
+    """The same rows as the framework's loader hands them over."""
+    import numpy as np
+
+    from seqgen.types import Batch, Sequences
+
+    def rows(ids: Any, real: Any) -> Sequences:
+        positions = np.where(real, np.arange(ids.shape[1], dtype=np.int32), 0)
+        return Sequences(ids=ids, segments=real.astype(np.int32), positions=positions)
+
+    real = batch.labels != PAD_ID
+    return Batch(
+        source=rows(batch.source, batch.source != PAD_ID),
+        # A short row's EOS is no input: the loader never puts it there, the peers' mask hides it.
+        target=rows(np.where(real, batch.target, PAD_ID).astype(np.int32), real),
+        labels=batch.labels,
+        weights=real.astype(np.float32),
+    )
+
+
+def run(name: str, *, dtype: str, num_batches: int) -> None:
+    """Build everything and serve passes."""
+    from seqgen.training.compilation import enable_compile_cache
+    from seqgen.training.config import MeshConfig, OptimizerConfig, TrainConfig
+    from seqgen.training.optimizer import build_optimizer
+    from seqgen.training.precision import resolve_compute_dtype
+    from seqgen.training.sharding import Layout
+    from seqgen.training.state import abstract_state, init_state
+    from seqgen.training.step import make_train_step
+
+    enable_compile_cache()
+    dtype = resolve_compute_dtype(dtype, report=lambda line: print(line, file=sys.stderr))
+    definition = build_definition(name, compute_dtype=dtype)
+    train_cfg = TrainConfig(label_smoothing=LABEL_SMOOTHING, compute_dtype=dtype)
+    optimizer_cfg = OptimizerConfig(
+        learning_rate=LEARNING_RATE,
+        schedule="constant",
+        b1=ADAM_BETAS[0],
+        b2=ADAM_BETAS[1],
+        clip_norm=CLIP_NORM,
+    )
+    layout = Layout.of(MeshConfig())
+    optimizer = build_optimizer(optimizer_cfg, num_steps=train_cfg.num_steps, axes=definition.axes)
+    step = make_train_step(
+        definition,
+        optimizer,
+        train_cfg=train_cfg,
+        optimizer_cfg=optimizer_cfg,
+        layout=layout,
+        compute_dtype=dtype,
+        abstract=abstract_state(definition, optimizer, layout=layout),
+        report=lambda report: print(report.line(), file=sys.stderr),
+    )
+    state = init_state(definition, optimizer, layout=layout)
+    loaded = load_batches(num_batches)
+    batches = [to_batch(batch) for batch in loaded]
+
+    def run_pass() -> float:
+        nonlocal state
+        metrics: dict[str, Any] = {}
+        for batch in batches:
+            state, metrics = step(state, [batch])
+        return float(metrics["loss"])  # waits for the last step
+
+    serve(f"seqgen-{name}-{dtype}", run_pass, tokens=count_tokens(loaded))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", choices=MODELS, default="transformer-small")
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
+    parser.add_argument("--nb", type=int, default=1, help="batches in a pass")
+    args = parser.parse_args()
+    if args.model in GPT_SHAPES:
+        parser.error(f"{args.model}: seqgen has no decoder-only model yet")
+    run(args.model, dtype=args.dtype, num_batches=args.nb)
+
+
+if __name__ == "__main__":
+    main()
