@@ -37,6 +37,7 @@ def train(
     overrides: Sequence[str] = (),
     fresh: bool = False,
     progress: Progress | None = None,
+    stop: StopSignals | None = None,
 ) -> loop.Outcome:
     """Train `cfg` in `workdir`, from its newest checkpoint if there is one.
 
@@ -46,6 +47,7 @@ def train(
       overrides: what was typed over the config file, for the record.
       fresh: throw away what a run has written there and start from step 0.
       progress: display; made for stderr by default.
+      stop: entered here; a caller who sets its `requested` ends the run as a signal does.
 
     Raises:
       ConfigError: the directory belongs to another experiment, or another process trains there.
@@ -54,7 +56,7 @@ def train(
     with contextlib.ExitStack() as stack:
         run = stack.enter_context(run_directory.RunDirectory(workdir))
         progress = progress or make_progress(log=run.log)
-        stop = stack.enter_context(StopSignals(progress.line))
+        stop = stack.enter_context(stop or StopSignals(progress.line))
         enable_compile_cache()
         with run.starting_over() if fresh else contextlib.nullcontext():
             cfg = _resolve(cfg, run, progress)

@@ -28,6 +28,7 @@ VERBS = {
     "generate": "answer lines of text with a finished run",
     "compare": "say whether one run is better than another",
     "show": "print the resolved config, or what two configs differ in",
+    "bench": "measure models at equal parameters, tokens and time",
     "data": "check a directory of parallel text",
     "doctor": "say whether this machine is ready, and what to fix",
 }

@@ -24,12 +24,14 @@ class CompileReport:
       flops: floating-point operations of all matrix products of one call, counted in the program
         before XLA changes it, scan bodies times their length.
       peak_bytes: memory at the highest point of one call, arguments included.
+      temp_bytes: what the program itself allocates while it runs, arguments and results left out.
     """
 
     name: str
     seconds: float
     flops: int
     peak_bytes: int
+    temp_bytes: int = 0
 
     def line(self) -> str:
         """One line for people."""
@@ -96,6 +98,7 @@ class CompiledStep:
                 seconds=time.perf_counter() - start,
                 flops=count_flops(traced.jaxpr.jaxpr),
                 peak_bytes=int(getattr(memory, "peak_memory_in_bytes", 0) or 0),
+                temp_bytes=int(getattr(memory, "temp_size_in_bytes", 0) or 0),
             )
         )
         return program

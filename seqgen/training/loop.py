@@ -201,7 +201,7 @@ def train(
                 meter.finished()
                 fetched, pending = jax.device_get(pending), []
                 row = log_row(fetched[-1][1])
-                row |= {**meter.read(), "batch_hash": host.batch_hash}
+                row |= {**meter.read(), "tokens_seen": host.tokens, "batch_hash": host.batch_hash}
                 writers.write(step, row)
                 watch_bad_steps(fetched, names, limit=cfg.max_bad_steps, progress=progress, run=run)
                 run.set_status("running", step=step, num_steps=cfg.num_steps)

@@ -1,0 +1,179 @@
+"""The tasks of `seqgen bench compare` and the whole experiment of each training.
+
+The recipe is one for all models: what differs between two trainings of a task is the model alone.
+"""
+
+import dataclasses
+from typing import Any
+
+from seqgen import config as config_module
+from seqgen import config_schema
+from seqgen.benchmarking.models import match_parameters
+from seqgen.config import Config
+
+NEEDS_DATA = "multi30k"
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One task at one scale.
+
+    Attributes:
+      parameters: that every model is matched to.
+      score: the metric beside the loss.
+      share: of `--minutes` that one training takes.
+      data, tokenizer: sections of the config.
+      eval_every, num_steps: steps between points of the curve; steps at most.
+      edges: source words at which the test split is cut to show distance; () = not cut.
+    """
+
+    parameters: int
+    score: str
+    share: float
+    data: dict[str, Any]
+    tokenizer: dict[str, Any]
+    eval_every: int
+    num_steps: int = 1_000_000
+    edges: tuple[int, ...] = ()
+
+
+NUMBER_WORDS = Task(
+    parameters=1_000_000,
+    score="exact_match",
+    share=1 / 40,
+    data={
+        "source": "number_words",
+        "source_lang": "en",
+        "target_lang": "de",
+        "num_examples": 60_000,
+        "val_examples": 200,
+        "test_examples": 500,
+        "tokens_per_batch": 2048,
+        "num_buckets": 2,
+    },
+    tokenizer={"kind": "bpe", "vocab_size": 300, "byte_fallback": False},
+    eval_every=100,
+)
+# A symbol of a sequence of n must come back n places later: the length is the distance.
+COPY = Task(
+    parameters=500_000,
+    score="exact_match",
+    share=1 / 40,
+    data={
+        "source": "copy",
+        "min_length": 4,
+        "max_length": 64,
+        "num_symbols": 20,
+        "num_examples": 100_000,
+        "val_examples": 200,
+        "test_examples": 600,
+        "tokens_per_batch": 2048,
+        "num_buckets": 2,
+    },
+    tokenizer={"kind": "word", "vocab_size": 24},
+    eval_every=100,
+    edges=(9, 17, 33, 49),
+)
+MULTI30K = Task(
+    parameters=5_000_000,
+    score="bleu",
+    share=1.0,
+    data={
+        "source": "text",
+        "source_lang": "en",
+        "target_lang": "de",
+        "max_source_len": 128,
+        "max_target_len": 128,
+        "tokens_per_batch": 4096,
+        "num_buckets": 6,
+    },
+    tokenizer={"kind": "bpe", "vocab_size": 10_000},
+    eval_every=500,
+)
+QUICK = dataclasses.replace(
+    NUMBER_WORDS,
+    parameters=200_000,
+    data=NUMBER_WORDS.data | {"num_examples": 5000, "test_examples": 200, "num_buckets": 1},
+    eval_every=30,
+    num_steps=120,
+)
+SMOKE = dataclasses.replace(
+    QUICK,
+    parameters=25_000,
+    data=QUICK.data
+    | {"num_examples": 400, "val_examples": 10, "test_examples": 10}
+    | {"tokens_per_batch": 256},
+    tokenizer=QUICK.tokenizer | {"vocab_size": 120},
+    eval_every=2,
+    num_steps=4,
+)
+TASKS: dict[str, dict[str, Task]] = {
+    "full": {"number_words": NUMBER_WORDS, "copy": COPY, NEEDS_DATA: MULTI30K},
+    "quick": {"number_words": QUICK},
+    "smoke": {"number_words": SMOKE},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """One training of `compare`.
+
+    Attributes:
+      task, scale: the name of the task, and at which scale.
+      model, seed: what is trained.
+      dtype: of matrix products.
+      folder: its run directory.
+      data_dir: of Multi30k; '' for generated tasks.
+      minutes: what `--minutes` says; the task takes its share.
+    """
+
+    task: str
+    scale: str
+    model: str
+    seed: int
+    dtype: str
+    folder: str
+    data_dir: str
+    minutes: float
+
+    @property
+    def key(self) -> str:
+        """The name of its row; the minutes may grow, then the same training goes on."""
+        return (
+            f"compare/{self.task}/{self.model} scale={self.scale} seed={self.seed} "
+            f"dtype={self.dtype}"
+        )
+
+    def recipe(self) -> Task:
+        """The task."""
+        return TASKS[self.scale][self.task]
+
+    def config(self) -> Config:
+        """The whole experiment, as a config file would say it."""
+        task = self.recipe()
+        vocab = task.tokenizer["vocab_size"]
+        model = match_parameters(self.model, task.parameters, vocab=vocab)
+        return config_module.from_dict(
+            {
+                "name": f"bench_{self.task}_{self.model}",
+                "data": task.data | {"dir": self.data_dir},
+                "tokenizer": task.tokenizer,
+                "model": config_schema.to_dict(model),
+                "optimizer": {
+                    "learning_rate": 2e-3,
+                    "schedule": "inverse_sqrt",
+                    "warmup_steps": 200,
+                    "clip_norm": 1.0,
+                },
+                "train": {
+                    "num_steps": task.num_steps,
+                    "seed": self.seed,
+                    "compute_dtype": self.dtype,
+                    "log_every_steps": min(10, task.eval_every),
+                    "eval_every_steps": task.eval_every,
+                    "checkpoint_every_steps": task.eval_every,
+                    "tensorboard": False,
+                },
+                "evaluation": {"metrics": (task.score,), "num_samples": 0, "max_examples": 300},
+            }
+        )

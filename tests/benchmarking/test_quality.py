@@ -1,0 +1,183 @@
+"""Curves read off at equal budgets, and the trainings behind them."""
+
+import dataclasses
+
+import pytest
+import rows
+
+from seqgen.benchmarking import curves, quality, suite
+from seqgen.benchmarking.cells import FULL, SMOKE
+from seqgen.benchmarking.results import Results
+from seqgen.benchmarking.tasks import TASKS, Training
+from seqgen.training.progress import StepView
+from seqgen.training.signals import StopSignals
+
+BOTH = dataclasses.replace(SMOKE, first_only=())
+TRAINING = Training(
+    task="number_words",
+    scale="smoke",
+    model="mingru",
+    seed=0,
+    dtype="float32",
+    folder="",
+    data_dir="",
+    minutes=25.0,
+)
+
+
+def test_a_curve_is_read_on_the_line_between_its_points():
+    curve = rows.training_row("gru", 0)["curve"]
+    assert curves.read_at(curve, "tokens", 100, "loss") == 3.0
+    assert curves.read_at(curve, "tokens", 150, "loss") == pytest.approx(2.5)
+    assert curves.read_at(curve, "seconds", 2.25, "score") == pytest.approx(0.5625)
+    assert curves.read_at(curve, "flops", 3e6, "loss") == 1.0
+
+
+def test_nothing_is_extrapolated():
+    curve = rows.training_row("gru", 0)["curve"]
+    assert curves.read_at(curve, "tokens", 99, "loss") is None
+    assert curves.read_at(curve, "tokens", 301, "loss") is None
+    assert curves.read_at([], "tokens", 1, "loss") is None
+
+
+def test_equal_time_is_another_order_than_equal_tokens():
+    fast = [rows.training_row("fast", 0, speed=2.0)["curve"]]
+    slow = [rows.training_row("slow", 0)["curve"]]
+    both = {"fast": fast, "slow": slow}
+    assert curves.common_budget([*fast, *slow], "seconds") == 1.5
+    at_time = curves.at_equal(both, "seconds", 1.5, "loss")
+    assert at_time["fast"]["median"] == 1.0 and at_time["slow"]["median"] == pytest.approx(2.5)
+    at_tokens = curves.at_equal(both, "tokens", 300, "loss")
+    assert at_tokens["fast"] == at_tokens["slow"]
+
+
+def test_seeds_make_a_range_and_a_missing_one_none():
+    first, second = (rows.training_row("gru", seed)["curve"] for seed in (0, 1))
+    second = [{**point, "loss": point["loss"] + 1} for point in second]
+    found = curves.at_equal({"gru": [first, second]}, "tokens", 200, "loss")["gru"]
+    assert found == {"min": 2.0, "median": 2.5, "max": 3.0}
+    assert curves.at_equal({"gru": [first, second[:1]]}, "tokens", 200, "loss")["gru"] is None
+
+
+def test_a_curve_from_logged_rows():
+    logged = [
+        {"step": 10, "step_ms": 100.0, "tokens_seen": 50},
+        {"step": 20, "step_ms": 50.0, "tokens_seen": 90, "eval/loss": 2.0, "eval/bleu": 7.0},
+        {"step": 30, "step_ms": 50.0, "tokens_seen": 130, "eval/loss": None},
+    ]
+    (point,) = curves.make_curve(logged, score="bleu", flops_per_token=10.0)
+    wanted = {"step": 20, "tokens": 90, "flops": 900.0, "loss": 2.0, "score": 7.0}
+    assert point == {**wanted, "seconds": pytest.approx(1.5)}
+    assert curves.training_seconds(logged) == pytest.approx(2.0)
+
+
+def view(step: int, step_ms: float) -> StepView:
+    return StepView(
+        step=step,
+        num_steps=100,
+        values={},
+        tokens_per_second=0.0,
+        step_ms=step_ms,
+        wait_share=0.0,
+        pad_share=0.0,
+        checkpoint=None,
+        seconds_left=0.0,
+    )
+
+
+def test_a_budget_counts_the_steps_of_all_processes():
+    stop = StopSignals()
+    logged = [{"step": 10, "step_ms": 100.0}]
+    budget = quality.Budget(stop, seconds=2.0, rows=logged, show_every=1000)
+    budget.step(view(15, 100.0))
+    assert not stop.requested and not budget.is_spent
+    budget.step(view(20, 100.0))
+    assert stop.requested and budget.is_spent
+    spent = StopSignals()
+    assert quality.Budget(spent, seconds=1.0, rows=logged, show_every=1).is_spent
+    assert spent.requested
+
+
+@pytest.mark.parametrize(
+    ("scale", "task"), [(scale, task) for scale, tasks in TASKS.items() for task in tasks]
+)
+def test_every_task_is_a_valid_experiment(scale, task, tmp_path):
+    training = dataclasses.replace(TRAINING, scale=scale, task=task, data_dir=str(tmp_path))
+    cfg = training.config()
+    assert cfg.train.seed == 0 and cfg.evaluation.metrics == (training.recipe().score,)
+    assert cfg.model.encoder.kind == "mingru"
+
+
+def test_a_training_gives_a_curve_and_resumes(tmp_path):
+    training = dataclasses.replace(TRAINING, folder=str(tmp_path / "run"))
+    row = quality.train_one(training)
+    assert (row["status"], row["steps"]) == ("finished", 4)
+    assert [point["step"] for point in row["curve"]] == [2, 4]
+    first, last = row["curve"]
+    assert 0 < first["tokens"] < last["tokens"] and 0 <= first["seconds"] <= last["seconds"]
+    assert last["flops"] == pytest.approx(last["tokens"] * row["flops_per_token"])
+    assert row["test"]["loss"] > 0 and "exact_match" in row["test"]
+    again = quality.train_one(training)
+    assert again["curve"] == row["curve"]
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Trainings that a worker would have got; what it says is taken from `answers` first."""
+    orders, answers = [], []
+
+    def ask(order, *, seconds, grace):
+        del seconds
+        assert grace > 0
+        training = Training(**order["train"])
+        orders.append(training)
+        if answers:
+            return answers.pop(0)
+        found = rows.training_row(training.model, training.seed)
+        return {name: found[name] for name in ("curve", "status", "test", "score", "parameters")}
+
+    monkeypatch.setattr(quality, "ask_worker", ask)
+    return orders, answers
+
+
+def measure(folder, plan, *, data_dir="", minutes=1.0):
+    said = []
+    work = suite.Suite(
+        Results(folder, command=""), repeats=5, dtype="float32", seconds=60, say=said.append
+    )
+    quality.measure(work, plan, folder=folder, data_dir=data_dir, minutes=minutes)
+    return said
+
+
+def test_longer_trainings_go_on_and_finished_ones_rest(trained, tmp_path):
+    orders, _ = trained
+    measure(tmp_path, BOTH)
+    assert [training.model for training in orders] == ["gru", "transformer"]
+    measure(tmp_path, BOTH)
+    assert len(orders) == 2
+    measure(tmp_path, BOTH, minutes=2.0)
+    assert [training.folder for training in orders[2:]] == [t.folder for t in orders[:2]]
+
+
+def test_the_full_plan_trains_each_model_once_a_task_and_seed(trained, tmp_path):
+    orders, _ = trained
+    said = measure(tmp_path, FULL)
+    assert len(orders) == len(FULL.models) * 2 * 2
+    assert any("multi30k is left out; add --data_dir" in line for line in said)
+    orders.clear()
+    measure(tmp_path, FULL, data_dir=str(tmp_path))
+    assert [(t.task, t.model, t.seed) for t in orders] == [
+        ("multi30k", model, 0) for model in FULL.swept
+    ]
+    assert len({training.key for training in orders}) == 4
+
+
+def test_an_interrupted_training_is_no_row(trained, tmp_path):
+    _, answers = trained
+    answers.append({"error": "Interrupted: the same command goes on"})
+    with pytest.raises(suite.Interrupted):
+        measure(tmp_path, BOTH)
+    answers.append({"error": "ended with 1: boom"})
+    measure(tmp_path, BOTH)
+    broken, whole = Results(tmp_path, command="").rows.values()
+    assert broken["error"] == "ended with 1: boom" and "curve" in whole
