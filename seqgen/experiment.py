@@ -86,6 +86,7 @@ def train(
             mesh_cfg=cfg.mesh,
             evaluators=evaluators,
             identity=_identity(cfg) | {"corpus and tokenizers": text.fingerprint},
+            identity_defaults=_option_defaults(cfg),
             facts={"config_hash": config_module.digest(cfg)},
             progress=progress,
             stop=stop,
@@ -133,6 +134,15 @@ def _identity(cfg: Config) -> dict[str, Any]:
         "train": {"seed": cfg.train.seed, "accumulation_steps": cfg.train.accumulation_steps},
         "optimizer": {"name": cfg.optimizer.name},
         "state": {name: True for name, there in extras.items() if there},
+    }
+
+
+def _option_defaults(cfg: Config) -> dict[str, Any]:
+    """Dotted name -> default of every option, for checkpoints that are older than an option."""
+    return {
+        f"{path}.{name}": value
+        for path, _, node in config_schema.nodes(cfg)
+        for name, value in config_schema.defaults(type(node)).items()
     }
 
 

@@ -71,3 +71,25 @@ def test_twins_differ_in_the_model_alone():
         for part in ("data", "tokenizer", "train", "optimizer", "mesh", "decode", "evaluation"):
             assert getattr(twin, part) == getattr(twins[0], part), (twin.name, part)
         assert twin.model.embed_dim == twins[0].model.embed_dim
+
+
+def test_every_option_that_binds_a_run_has_a_default_for_older_runs():
+    """Or the next new option would end the resuming of every run that is there."""
+    cfg = config.load("configs/translation/transformer_tiny.py")
+    identity, defaults = experiment._identity(cfg), experiment._option_defaults(cfg)
+    flat = {
+        f"{part}.{path}"
+        for part in ("model", "tokenizer", "data")
+        for path in _paths(identity[part])
+    }
+    without = {name for name in flat if name not in defaults}
+    assert "model.encoder.attention_kernel" in flat
+    assert without <= {"model.encoder.kind", "model.decoder.kind"}
+
+
+def _paths(values, prefix=""):
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _paths(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"

@@ -50,6 +50,7 @@ class CheckpointStore(CheckpointReader):
       keep_every: checkpoints at multiples of it stay too (0 = none). The best one always stays.
       asynchronous: write in a thread, from a copy in host memory, while training goes on.
       identity: nested JSON values of what the run is bound to, written into every manifest.
+      identity_defaults: see `manifest.check_identity`.
       facts: further JSON values for the manifest (config hash, code version).
       report: receives one line for each thing that a person should know.
     """
@@ -62,6 +63,7 @@ class CheckpointStore(CheckpointReader):
         keep_every: int = 0,
         asynchronous: bool = True,
         identity: Mapping[str, Any] | None = None,
+        identity_defaults: Mapping[str, Any] | None = None,
         facts: Mapping[str, Any] | None = None,
         report: Callable[[str], None] = lambda line: None,
     ):
@@ -70,6 +72,7 @@ class CheckpointStore(CheckpointReader):
         self._keep_last = keep_last
         self._keep_every = keep_every
         self._identity = dict(identity or {})
+        self._identity_defaults = dict(identity_defaults or {})
         self._facts = dict(facts or {})
         self._pool = ThreadPoolExecutor(1, "checkpoint") if asynchronous else None
         self._running: Future[None] | None = None
@@ -219,7 +222,7 @@ class CheckpointStore(CheckpointReader):
             folder = self._root / str(candidate)
             try:
                 body = manifest.verify(folder)
-                manifest.check_identity(body["identity"], self._identity)
+                manifest.check_identity(body["identity"], self._identity, self._identity_defaults)
                 check_arrays(body["arrays"], flatten(abstract), where=str(folder))
                 host = json.loads((folder / "host.json").read_text(encoding="utf-8"))
                 groups = load_arrays(folder / "arrays", to_groups(abstract))

@@ -47,6 +47,7 @@ def train(
     mesh_cfg: MeshConfig | None = None,
     evaluators: Sequence[Evaluator] = (),
     identity: Mapping[str, Any] | None = None,
+    identity_defaults: Mapping[str, Any] | None = None,
     facts: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     stop: StopSignals | None = None,
@@ -63,6 +64,7 @@ def train(
       mesh_cfg: devices; one by default.
       evaluators: called in turn with (params, step); the moving average is given where it exists.
       identity: JSON values that must not change between resumes ({'model', 'tokenizer', 'data'}).
+      identity_defaults: dotted name -> value of what an older checkpoint may not know.
       facts: further JSON values for each manifest ('config_hash').
       progress: display; plain lines on stderr by default.
       stop: entered by the caller, whose evaluators raise StopRequested once it is requested; a new
@@ -88,7 +90,14 @@ def train(
         progress.line(line)
         run.event("storage", message=line)
 
-    store = open_store(cfg, run, identity=identity, facts=facts, report=report_storage)
+    store = open_store(
+        cfg,
+        run,
+        identity=identity,
+        identity_defaults=identity_defaults,
+        facts=facts,
+        report=report_storage,
+    )
     with progress.phase("restore"):
         restored = store.restore(abstract)
     if restored is None:
@@ -229,6 +238,7 @@ def open_store(
     run: RunDirectory,
     *,
     identity: Mapping[str, Any] | None,
+    identity_defaults: Mapping[str, Any] | None,
     facts: Mapping[str, Any] | None,
     report: Callable[[str], None],
 ) -> CheckpointStore:
@@ -239,6 +249,7 @@ def open_store(
         keep_every=cfg.keep_every_steps,
         asynchronous=cfg.async_checkpoints,
         identity=identity,
+        identity_defaults=identity_defaults,
         facts={"code_version": code_version(), "metric_name": cfg.best_metric, **(facts or {})},
         report=report,
     )

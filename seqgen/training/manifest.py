@@ -133,11 +133,18 @@ def config_hash(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(_canonical(values)).hexdigest()[:16]
 
 
-def check_identity(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+def check_identity(
+    saved: Mapping[str, Any],
+    current: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+) -> None:
     """Refuse to go on with another model, tokenizer or corpus than the checkpoint was trained on.
 
-    Both are nested JSON values, for example {'model': {...}, 'tokenizer': {...}, 'data': {...}};
-    only top names that stand in both are compared.
+    Args:
+      saved, current: nested JSON values, for example {'model': {...}, 'tokenizer': {...}}; only top
+        names that stand in both are compared.
+      defaults: dotted name -> value of an option that the checkpoint does not know because it came
+        later: the default of a new option is what was done before it.
 
     Raises:
       ConfigError: naming every difference (at most eight).
@@ -145,6 +152,8 @@ def check_identity(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None
     differences = []
     for part in sorted(set(saved) & set(current)):
         before, now = _leaves(saved[part], part), _leaves(current[part], part)
+        known = {name: _leaves(defaults[name], name)[name] for name in now if name in defaults}
+        before = {**known, **before}
         for name in sorted(set(before) | set(now)):
             if before.get(name, "nothing") != now.get(name, "nothing"):
                 differences.append(

@@ -167,6 +167,27 @@ def test_changed_identity_is_refused_by_name_and_nothing_is_moved(tmp_path):
     assert state_digest(restored[0]) == state_digest(small_state(5))
 
 
+def test_an_option_newer_than_the_checkpoint_had_its_default(tmp_path):
+    saved = {"model": {"encoder": {"width": 2}}}
+    make_store(tmp_path, identity=saved)[0].save(5, small_state(5), HOST)
+    newer = {"model": {"encoder": {"width": 2, "kernel": "auto", "sizes": (1, 2)}}}
+    defaults = {"model.encoder.kernel": "auto", "model.encoder.sizes": (1, 2)}
+
+    def restore(identity, defaults=None):
+        store, _ = make_store(tmp_path, identity=identity, identity_defaults=defaults)
+        return store.restore(small_state(0))
+
+    restored = restore(newer, defaults)
+    assert restored is not None and restored[1] == HOST
+    newer["model"]["encoder"]["kernel"] = "other"
+    with pytest.raises(ConfigError, match=r"encoder\.kernel: the run has 'auto', now 'other'"):
+        restore(newer, defaults)
+    with pytest.raises(ConfigError, match=r"encoder\.sizes: the run has 'nothing'"):
+        restore(newer)
+    with pytest.raises(ConfigError, match=r"encoder\.width: the run has 2, now 'nothing'"):
+        restore({"model": {"encoder": {}}}, {"model.encoder.width": 2})
+
+
 def test_another_shape_is_refused_without_quarantine(two_steps):
     wanted = small_state(0)
     wanted.params["table"] = np.zeros((51, 8), np.float32)
