@@ -14,7 +14,8 @@ import subprocess
 import sys
 
 import ctranslate2
-from common import DECODE_BATCHES, SIZES, TARGET_LEN, cache_dir, make_sources, serve
+from protocol import serve
+from work import DECODE_BATCHES, SIZES, TARGET_LEN, cache_dir, make_sources
 
 CONTROL_TOKENS = ("<pad>", "<unk>", "<s>", "</s>")  # by their ids
 

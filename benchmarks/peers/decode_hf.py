@@ -9,8 +9,9 @@ import argparse
 import os
 
 import torch
-from common import DECODE_BATCHES, SIZES, TARGET_LEN, make_sources, serve
+from protocol import serve
 from torch_models import build_marian
+from work import DECODE_BATCHES, SIZES, TARGET_LEN, make_sources
 
 
 def main() -> None:

@@ -14,7 +14,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from common import DECODE_BATCHES, EOS_ID, SIZES, TARGET_LEN, make_sources, serve
+from protocol import serve
+from work import DECODE_BATCHES, EOS_ID, SIZES, TARGET_LEN, make_sources
 
 
 def build_definition(size: str, *, compute_dtype: str) -> Any:

@@ -2,9 +2,9 @@
 
     python drive.py --rounds 6 [--malloc one-arena] 'COMMAND' 'COMMAND' ...
 
-A command speaks the protocol of `common.serve`. The programs start one after another, so that each
-warms up alone. A ratio is the median over rounds of a program's rate over the first one's in the
-same round. `env NAME=value COMMAND` changes the environment of one of them.
+A command speaks the language of `protocol.serve`. The programs start one after another, so that
+each warms up alone. A ratio is the median over rounds of a program's rate over the first one's in
+the same round. `env NAME=value COMMAND` changes the environment of one of them.
 """
 
 import argparse

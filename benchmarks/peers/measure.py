@@ -10,29 +10,17 @@ are started with the same one.
 """
 
 import argparse
-import dataclasses
 import datetime
-import itertools
 import json
 import os
 import pathlib
-import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
 
-from common import (
-    DECODE_BATCHES,
-    EXIT_MISSING,
-    GPT_SHAPES,
-    RECURRENT_MODELS,
-    SIZES,
-    TARGET_LEN,
-    cache_dir,
-)
+from bars import ROWS, Row
 from drive import (
     MALLOC_ENVIRONMENTS,
     Peer,
@@ -43,96 +31,14 @@ from drive import (
     ratio,
     summarise,
 )
+from page import describe_machine, report, verdicts
+from protocol import EXIT_MISSING
+from work import cache_dir
 
 FOLDER = pathlib.Path(__file__).resolve().parent
 RESULTS = FOLDER.parent / "results" / "peers"
-FLOATS = ("float32", "bfloat16")
-BUSY_SHARE = 0.1  # CPUs of other work during the passes, above which a row counts as disturbed
 PEER_PACKAGES = ("torch", "transformers", "ctranslate2", "numpy")
 OWN_PACKAGES = ("jax", "jaxlib", "flax", "numpy")
-
-
-@dataclasses.dataclass(frozen=True)
-class Bar:
-    """The best of `ours` shall be at least `factor` times as fast as the best of `theirs`.
-
-    Both name programs of a row by the start of their keys.
-    """
-
-    factor: float
-    ours: tuple[str, ...]
-    theirs: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """Programs that do the same work.
-
-    Attributes:
-      name: of the row and its file.
-      programs: the words of each program's command by its key; a key starting with 'seqgen' is run
-        by this Python, others by the peers' one.
-      bars: what is asked of seqgen.
-      unit: what is counted; tokens/s divided by `per_unit`.
-      per_unit: tokens in one of them.
-    """
-
-    name: str
-    programs: Mapping[str, str]
-    bars: tuple[Bar, ...]
-    unit: str = "target tokens/s"
-    per_unit: int = 1
-
-
-def training_rows() -> Iterator[Row]:
-    """The bars of the training step; both dtypes on both sides."""
-    floats = ("seqgen float32", "seqgen bfloat16")
-    bars = {
-        "transformer-small": (
-            Bar(2.2, floats, ("torch float32",)),
-            Bar(1.4, floats, ("marian bfloat16",)),
-        ),
-        "transformer-base": (
-            Bar(2.5, floats, ("torch float32",)),
-            Bar(1.3, floats, ("torch bfloat16", "marian bfloat16")),
-        ),
-        **dict.fromkeys(RECURRENT_MODELS, (Bar(1.6, floats, ("torch float32",)),)),
-        "gpt-12x64": (Bar(1.1, floats, ("torch float32", "torch bfloat16")),),
-        "gpt-32x256": (Bar(0.8, floats, ("torch float32", "torch bfloat16")),),
-    }
-    for model, asked in bars.items():
-        programs = {
-            f"{side} {dtype}": f"train_{side}.py --model {model} --nb 1 --dtype {dtype}"
-            for side, dtype in itertools.product(("torch", "seqgen"), FLOATS)
-        }
-        if model.startswith("transformer"):
-            marian = model.replace("transformer", "marian")
-            programs["marian bfloat16"] = f"train_torch.py --model {marian} --nb 1 --dtype bfloat16"
-        unit = "tokens/s" if model in GPT_SHAPES else "target tokens/s"
-        yield Row(f"train-{model}", programs, asked, unit)
-
-
-def decoding_rows() -> Iterator[Row]:
-    """The bars of decoding: both sizes, beam 5 and greedy, three batch sizes."""
-    for size, beam, batch in itertools.product(SIZES, (5, 1), DECODE_BATCHES):
-        work = f"--size {size} --beam {beam} --batch {batch}"
-        programs = {
-            "hf float32": f"decode_hf.py {work}",
-            "ct2 float32": f"decode_ct2.py {work}",
-            "ct2 int8": f"decode_ct2.py {work} --int8",
-            **{f"seqgen {dtype}": f"decode_seqgen.py {work} --dtype {dtype}" for dtype in FLOATS},
-            "seqgen int8": f"decode_seqgen.py {work} --int8",
-        }
-        floats = ("seqgen float32", "seqgen bfloat16")
-        bars = (
-            Bar(2.0, floats, ("hf float32",)),
-            Bar(1.2, floats, ("ct2 float32",)),
-            Bar(0.65, ("seqgen int8",), ("ct2 int8",)),
-        )
-        yield Row(f"decode-{size}-beam{beam}-b{batch}", programs, bars, "sentences/s", TARGET_LEN)
-
-
-ROWS = (*training_rows(), *decoding_rows())
 
 
 def measure(row: Row, *, peers_python: str, rounds: int, pause: float, malloc: str) -> dict:
@@ -187,106 +93,6 @@ def measure(row: Row, *, peers_python: str, rounds: int, pause: float, malloc: s
     }
 
 
-def verdicts(row: Row, found: Mapping[str, Any]) -> Iterator[str]:
-    """One cell of text a bar: the figure, what was asked, and whether it is met."""
-    rates = {key: values["tokens_per_s"] for key, values in found["programs"].items()}
-    for bar in row.bars:
-        ours = max((key for key in bar.ours if key in rates), key=rates.__getitem__, default=None)
-        theirs = max(
-            (key for key in bar.theirs if key in rates), key=rates.__getitem__, default=None
-        )
-        asked = f"{bar.factor} x {' / '.join(bar.theirs)}"
-        if ours is None or theirs is None:
-            yield f"not measured ({asked})"
-            continue
-        figure = found["ratios"][ours][theirs]
-        word = "met" if figure >= bar.factor else "**missed**"
-        yield f"{figure:.2f} by {ours.removeprefix('seqgen ')}, {word} ({asked})"
-        if row.name.startswith("train") and theirs == "torch float32":
-            peak, limit = (found["programs"][key]["peak_mib"] for key in (ours, theirs))
-            word = "met" if peak <= limit else "**missed**"
-            yield f"peak memory {peak:,.0f} MiB, {word} (at most {theirs}'s {limit:,.0f})"
-
-
-def report(label: pathlib.Path, versions: Mapping[str, str], command: str) -> str:
-    """The Markdown page of a folder of results."""
-    lines = [
-        f"# seqgen beside PyTorch, Hugging Face and CTranslate2 ({label.name})",
-        "",
-        "Written by `benchmarks/peers/measure.py`; the rules of measurement stand in",
-        "`benchmarks/peers/README.md`. Programs of a row ran in turn; rates are medians, a ratio",
-        "is the median of the ratios of single rounds. CPU s are of one pass, peak memory of the",
-        "whole process, warm-up included. A row is disturbed where other work took more than",
-        f"{BUSY_SHARE:.0%} of a CPU.",
-        "",
-        f"- machine: {describe_machine()}",
-        f"- command: `{command}`",
-        f"- versions: {', '.join(f'{name} {version}' for name, version in versions.items())}",
-        "",
-    ]
-    for row in ROWS:
-        path = label / f"{row.name}.json"
-        if not path.exists():
-            continue
-        found = json.loads(path.read_text(encoding="utf-8"))
-        lines += [f"## {row.name}", "", *table(row, found), ""]
-    return "\n".join(lines)
-
-
-def table(row: Row, found: Mapping[str, Any]) -> Iterator[str]:
-    """The lines of one row's section."""
-    if not found["programs"]:
-        yield "not measured: " + "; ".join(found["missing"].values())
-        return
-    share = max(values["foreign_cpu_share"] for values in found["programs"].values())
-    state = f"disturbed by other work ({share:.0%} of a CPU)" if share > BUSY_SHARE else "quiet"
-    yield (
-        f"{found['date']}, {found['rounds']} rounds, malloc `{found['malloc']}`, {state}, load "
-        f"{found['load_before']} before."
-    )
-    yield ""
-    references = [key for key in found["programs"] if not key.startswith("seqgen")]
-    heads = ["program", row.unit, "min-max", "CPU s", "peak MiB", "warm-up s"]
-    heads += [f"x {key}" for key in references]
-    yield f"| {' | '.join(heads)} |"
-    yield f"|{'---|' * len(heads)}"
-    for key, values in found["programs"].items():
-        rates = [values[name] / row.per_unit for name in ("tokens_per_s", "min", "max")]
-        cells = [
-            key,
-            f"{rates[0]:,.4g}" if rates[0] < 1000 else f"{rates[0]:,.0f}",
-            f"{rates[1]:.4g}-{rates[2]:.4g}"
-            if rates[2] < 1000
-            else f"{rates[1]:,.0f}-{rates[2]:,.0f}",
-            f"{values['cpu_s']:.3g}",
-            f"{values['peak_mib']:,.0f}",
-            f"{sum(values['warmup_s']):.1f}",
-            *(
-                "1" if other == key else f"{found['ratios'][key][other]:.2f}"
-                for other in references
-            ),
-        ]
-        yield f"| {' | '.join(cells)} |"
-    yield ""
-    for text in verdicts(row, found):
-        yield f"- bar: {text}"
-    for key, message in found["missing"].items():
-        yield f"- {key}: {message}"
-
-
-def describe_machine() -> str:
-    """CPU, cores and system in a line."""
-    model = platform.processor() or platform.machine()
-    try:
-        for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                model = line.partition(":")[2].strip()
-                break
-    except OSError:
-        pass
-    return f"{model}, {os.cpu_count()} logical CPUs, {platform.system()} {platform.machine()}"
-
-
 def package_versions(python: str, names: Sequence[str]) -> dict[str, str]:
     """Versions of installed packages, as another Python sees them."""
     code = (
@@ -318,11 +124,10 @@ def all_versions(peers_python: str) -> dict[str, str]:
     """Versions on both sides, and the commit of this checkout."""
     ours = package_versions(sys.executable, OWN_PACKAGES)
     theirs = package_versions(peers_python, PEER_PACKAGES)
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=FOLDER, capture_output=True, text=True
-    ).stdout.strip()
+    from seqgen.training.environment import code_version
+
     peers = {f"{name} (peers)" if name in ours else name: v for name, v in theirs.items()}
-    return {"seqgen": commit or "unknown", **ours, **peers}
+    return {"seqgen": code_version(), **ours, **peers}
 
 
 def main() -> None:
@@ -348,6 +153,8 @@ def main() -> None:
         and not (cache_dir() / "batches.npz").exists()
     ):
         parser.error(f"{cache_dir()} has no batches; run prepare.py first")
+
+    from seqgen.training.run_directory import write_atomically
 
     folder = args.output / args.label
     folder.mkdir(parents=True, exist_ok=True)
@@ -378,9 +185,9 @@ def main() -> None:
                 "environment": dict(MALLOC_ENVIRONMENTS[args.malloc]),
                 "measured_by": own_command(args),
             }
-            path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            write_atomically(path, json.dumps(found, indent=1) + "\n")
             page = report(folder, versions, own_command(args))
-            (folder / "README.md").write_text(page, encoding="utf-8")
+            write_atomically(folder / "README.md", page)
         for text in [*verdicts(row, found), *found["missing"].values()]:
             print(f"  {text}", file=sys.stderr)
     raise SystemExit(1 if failed else 0)

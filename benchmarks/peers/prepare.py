@@ -3,7 +3,7 @@
     python prepare.py --corpus FOLDER
 
 FOLDER holds train.en.gz and train.de.gz. `bpe8k.model` and `batches.npz` go to the cache folder
-(`common.cache_dir`). The first batch is the reference batch, which `--nb 1` measures:
+(`work.cache_dir`). The first batch is the reference batch, which `--nb 1` measures:
 204 sentences, 17 source and 20 target positions. Needs sentencepiece; takes seconds.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import sentencepiece
-from common import BOS_ID, BPE_SIZE, EOS_ID, PAD_ID, UNK_ID, cache_dir
+from work import BOS_ID, BPE_SIZE, EOS_ID, PAD_ID, UNK_ID, cache_dir
 
 CORPUS = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data" / "multi30k"
 REFERENCE_LENGTHS = (17, 20)  # source and target positions of the reference batch

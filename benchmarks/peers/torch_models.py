@@ -9,7 +9,8 @@ import math
 
 import torch
 import torch.nn.functional as F
-from common import (
+from torch import Tensor, nn
+from work import (
     BOS_ID,
     BPE_SIZE,
     DROPOUT_RATE,
@@ -21,7 +22,6 @@ from common import (
     SIZES,
     TransformerSize,
 )
-from torch import Tensor, nn
 
 MAX_LEN = 256
 GPT_VOCAB, GPT_LAYERS, GPT_DIM, GPT_HEADS = 65, 4, 128, 4

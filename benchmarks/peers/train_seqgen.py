@@ -10,7 +10,8 @@ import argparse
 import sys
 from typing import Any
 
-from common import (
+from protocol import serve
+from work import (
     ADAM_BETAS,
     BPE_SIZE,
     CLIP_NORM,
@@ -25,7 +26,6 @@ from common import (
     PeerBatch,
     count_tokens,
     load_batches,
-    serve,
 )
 
 MODELS = (*(f"transformer-{size}" for size in SIZES), *RECURRENT_MODELS, *GPT_SHAPES)

@@ -10,7 +10,10 @@ import os
 
 import torch
 import torch.nn.functional as F
-from common import (
+from protocol import serve
+from torch import Tensor, nn
+from torch_models import GPT_VOCAB, MODELS, build_torch_model
+from work import (
     ADAM_BETAS,
     CLIP_NORM,
     GPT_SHAPES,
@@ -19,10 +22,7 @@ from common import (
     PAD_ID,
     count_tokens,
     load_batches,
-    serve,
 )
-from torch import Tensor, nn
-from torch_models import GPT_VOCAB, MODELS, build_torch_model
 
 GPT_STEPS = {"gpt-12x64": 20, "gpt-32x256": 6}  # in a pass; a single step would be too short
 Example = tuple[tuple[Tensor, ...], Tensor]  # what the model reads, and what it should say

@@ -67,21 +67,21 @@ def test_models_have_the_parameters_of_the_torch_peers(load):
 
 
 def test_batches_hold_what_the_loader_would_give(load):
-    common, program = load("common"), load("train_seqgen")
+    work, program = load("work"), load("train_seqgen")
     rows = np.array([[2, 7, 8, 3], [2, 9, 3, 0]], np.int32)
-    given = common.PeerBatch(source=rows[:, 1:], target=rows[:, :-1], labels=rows[:, 1:])
+    given = work.PeerBatch(source=rows[:, 1:], target=rows[:, :-1], labels=rows[:, 1:])
     batch = program.to_batch(given)
     assert batch.labels.tolist() == [[7, 8, 3], [9, 3, 0]]
     assert batch.target.ids.tolist() == [[2, 7, 8], [2, 9, 0]]
     assert batch.weights.tolist() == batch.target.segments.tolist() == [[1, 1, 1], [1, 1, 0]]
     assert batch.source.positions.tolist() == [[0, 1, 2], [0, 1, 0]]
-    assert common.count_tokens([given]) == 5
+    assert work.count_tokens([given]) == 5
 
 
 PEER = """
 import sys, time
 sys.path.insert(0, {folder!r})
-from common import serve
+from protocol import serve
 serve({name!r}, lambda: time.sleep(0.01) or 1.5, tokens=10)
 """
 
@@ -112,8 +112,8 @@ def test_driver_names_the_program_that_failed(folder, fake_peers):
 
 
 def test_row_is_measured_judged_and_written(load, fake_peers):
-    measure = load("measure")
-    row = measure.Row(
+    measure, bars, page = load("measure"), load("bars"), load("page")
+    row = bars.Row(
         "train-fake",
         {
             "torch float32": fake_peers[0].partition(" ")[2],
@@ -121,25 +121,25 @@ def test_row_is_measured_judged_and_written(load, fake_peers):
             "seqgen int8": "decode_seqgen.py --int8",
         },
         (
-            measure.Bar(1e9, ("seqgen float32",), ("torch float32",)),
-            measure.Bar(0.5, ("seqgen int8",), ("torch float32",)),
+            bars.Bar(1e9, ("seqgen float32",), ("torch float32",)),
+            bars.Bar(0.5, ("seqgen int8",), ("torch float32",)),
         ),
     )
     found = measure.measure(row, peers_python=sys.executable, rounds=1, pause=0, malloc="default")
     assert list(found["programs"]) == ["torch float32", "seqgen float32"]
     assert "no 8-bit weights yet" in found["missing"]["seqgen int8"]
-    speed, memory, missing = measure.verdicts(row, found)
+    speed, memory, missing = page.verdicts(row, found)
     assert "missed" in speed and "peak memory" in memory and "not measured" in missing
-    text = "\n".join(measure.table(row, json.loads(json.dumps(found))))
+    text = "\n".join(page.table(row, json.loads(json.dumps(found))))
     assert "| seqgen float32 |" in text and "no 8-bit weights yet" in text
 
 
 def test_table_has_every_bar_of_training_and_decoding(load):
-    measure, common = load("measure"), load("common")
+    measure, work = load("measure"), load("work")
     names = [row.name for row in measure.ROWS]
     models = load("train_seqgen").MODELS
     assert [name for name in names if name.startswith("train")] == [f"train-{m}" for m in models]
-    assert len(names) == len(set(names)) == len(models) + 2 * 2 * len(common.DECODE_BATCHES)
+    assert len(names) == len(set(names)) == len(models) + 2 * 2 * len(work.DECODE_BATCHES)
     for row in measure.ROWS:
         for bar in row.bars:
             assert set(bar.ours) | set(bar.theirs) <= set(row.programs)

@@ -1,22 +1,8 @@
-"""What every program here shares: sizes, batches, and the protocol that `drive.py` speaks.
-
-A program warms up alone and prints a ready line; then it runs one pass for each line that it reads
-and answers with one line. Several programs that are alive at once can so be asked in turn, and a
-busy moment of the machine meets all of them.
-
-    {"name": "torch-lstm-luong-float32", "ready": true, "warmup_s": [3.9, 1.2]}
-    {"name": "torch-lstm-luong-float32", "tokens_per_s": 3958.0, "wall_s": 0.98, "cpu_s": 1.9,
-     "peak_mib": 912.4, "loss": 8.91}
-"""
+"""The work that all programs here do: sizes, rates, training batches, sources to translate."""
 
 import dataclasses
-import json
 import os
 import pathlib
-import resource
-import sys
-import time
-from collections.abc import Callable
 
 import numpy as np
 
@@ -30,7 +16,6 @@ CLIP_NORM = 1.0
 HIDDEN_DIM = 256  # recurrent models: embedding, states and attention are all this wide
 SOURCE_LEN, TARGET_LEN = 20, 32  # decoding: tokens in, tokens out
 DECODE_BATCHES = (1, 32, 64)
-EXIT_MISSING = 2  # the program cannot do this work (argparse's own status for bad arguments)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,42 +88,3 @@ def make_sources(size: str, batch_size: int) -> np.ndarray:
     rows = np.random.default_rng(0).integers(10, highest, (max(DECODE_BATCHES), SOURCE_LEN))
     rows[:, -1] = EOS_ID
     return rows[:batch_size].astype(np.int32)
-
-
-def serve(
-    name: str,
-    run_pass: Callable[[], float | None],
-    *,
-    tokens: int,
-    num_warmups: int = 2,
-) -> None:
-    """Warm up, say so, then run one timed pass for each line on standard input.
-
-    Args:
-      name: label in the results.
-      run_pass: does one pass, waits for its end, gives its last loss (None in decoding).
-      tokens: tokens that one pass trains on or writes.
-      num_warmups: passes outside of all measurement (compilation, allocator, caches).
-    """
-    warmup_s = []
-    for _ in range(num_warmups):
-        start = time.perf_counter()
-        run_pass()
-        warmup_s.append(round(time.perf_counter() - start, 3))
-    _say(name=name, ready=True, warmup_s=warmup_s)
-    for _ in sys.stdin:
-        start, cpu_start = time.perf_counter(), time.process_time()
-        loss = run_pass()
-        cpu_s, wall_s = time.process_time() - cpu_start, time.perf_counter() - start
-        _say(
-            name=name,
-            tokens_per_s=round(tokens / wall_s, 2),
-            wall_s=round(wall_s, 5),
-            cpu_s=round(cpu_s, 5),
-            peak_mib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-            loss=loss,
-        )
-
-
-def _say(**fields: object) -> None:
-    print(json.dumps(fields), flush=True)
