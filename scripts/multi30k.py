@@ -21,8 +21,10 @@ import pathlib
 import sys
 from typing import Any
 
+from seqgen.benchmarking.curves import training_seconds
 from seqgen.cli.main import main as seqgen
 from seqgen.runs import Run
+from seqgen.training.writers import read_rows
 
 MODELS = {
     "transformer-tiny": "transformer_tiny",
@@ -61,22 +63,6 @@ def train(name: str, *, data: pathlib.Path, runs: pathlib.Path, overrides: list[
     raise SystemExit(seqgen(["train", *words]))
 
 
-def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl."""
-    lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def step_seconds(rows: list[dict[str, Any]]) -> float:
-    """Wall time of the steps alone: medians of the logged rows times the steps between them."""
-    logged = [row for row in rows if "step_ms" in row]
-    starts = [0, *(row["step"] for row in logged)]
-    return sum(
-        row["step_ms"] / 1000 * (row["step"] - start)
-        for row, start in zip(logged, starts, strict=False)
-    )
-
-
 def odd_lines(data: pathlib.Path) -> dict[str, str]:
     """Inputs unlike anything in training."""
     test = (data / "test_2016_flickr.en").read_text(encoding="utf-8").splitlines()
@@ -113,7 +99,7 @@ def report_run(name: str, workdir: pathlib.Path, data: pathlib.Path) -> dict[str
     generator = run.generator(CHECKPOINT)
     odd = odd_lines(data)
     answers = generator.generate(list(odd.values()), num_beams=NUM_BEAMS)
-    rows = read_metrics(workdir)
+    rows = read_rows(workdir / "metrics.jsonl")
     sides = [
         (data / f"test_2016_flickr.{lang}").read_text(encoding="utf-8").splitlines()
         for lang in ("en", "de")
@@ -124,12 +110,12 @@ def report_run(name: str, workdir: pathlib.Path, data: pathlib.Path) -> dict[str
     steps = json.loads((workdir / "STATUS").read_text(encoding="utf-8"))["step"]
     return {
         "model": name,
-        "parameters": sum(int(leaf.size) for leaf in _leaves(run.definition.abstract)),
+        "parameters": run.definition.num_parameters,
         "steps": steps,
         "seed": run.config.train.seed,
         "command": " ".join(["seqgen train", *overrides.splitlines()]),
         "compute_dtype": run.config.train.compute_dtype,
-        "train_seconds": round(step_seconds(rows), 1),
+        "train_seconds": round(training_seconds(rows), 1),
         "checkpoint": CHECKPOINT,
         "num_beams": NUM_BEAMS,
         "environment": json.loads((workdir / "env.json").read_text(encoding="utf-8")),
@@ -146,19 +132,13 @@ def report_run(name: str, workdir: pathlib.Path, data: pathlib.Path) -> dict[str
     }
 
 
-def _leaves(tree: Any) -> list[Any]:
-    if isinstance(tree, dict):
-        return [leaf for child in tree.values() for leaf in _leaves(child)]
-    return [tree]
-
-
 def write_curves(workdir: pathlib.Path, path: pathlib.Path) -> None:
     """Loss and validation scores against steps, as CSV."""
     names = ["step", "train/loss", "lr", "grad_norm", "eval/loss", "eval/bleu", "eval/chrf"]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, names, extrasaction="ignore", restval="")
         writer.writeheader()
-        writer.writerows(read_metrics(workdir))
+        writer.writerows(read_rows(workdir / "metrics.jsonl"))
 
 
 def markdown(reports: list[dict[str, Any]]) -> str:

@@ -1,6 +1,6 @@
 """Train every pairing of encoder and decoder on reversal, with one set of hyper-parameters.
 
-    python scripts/reversal_pairs.py --runs=runs/reversal --output=benchmarks/results/reversal.json
+    python scripts/reversal_pairs.py --runs=runs/reversal --output=reversal.json
 
 Trains `configs/reverse.py:ENCODER,DECODER,ATTENTION` for each of {simple, lstm, gru, transformer}
 as encoder and as decoder, recurrent decoders with Bahdanau attention and without attention, then
@@ -9,13 +9,13 @@ again, so the program can be stopped and started. Exit code 1 if a pairing stays
 """
 
 import argparse
-import contextlib
-import io
 import json
 import pathlib
 import sys
 
+from seqgen import runs
 from seqgen.cli.main import main as seqgen
+from seqgen.training.writers import read_rows
 
 ENCODERS = ("simple", "lstm", "gru", "transformer")
 TARGET = 0.99
@@ -33,22 +33,18 @@ def pairings() -> list[str]:
     return attending + without
 
 
-def train_and_score(pairing: str, runs: pathlib.Path) -> dict:
+def train_and_score(pairing: str, folder: pathlib.Path) -> dict:
     """One row of the table: the pairing, its held-out exact match and the steps it trained."""
-    workdir = runs / pairing.replace(",", "_")
+    workdir = folder / pairing.replace(",", "_")
     code = seqgen(["train", f"--config=configs/reverse.py:{pairing}", f"--workdir={workdir}"])
     if code != 0:
         raise SystemExit(code)
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        seqgen(["evaluate", f"--workdir={workdir}", "--split=test", "--num_beams=1", "--json"])
-    scores = json.loads(printed.getvalue())
-    last = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+    scores, _, _ = runs.evaluate(workdir, overrides={"num_beams": 1})
     return {
         "pairing": pairing,
         "exact_match": scores["exact_match"],
         "token_accuracy": scores["token_accuracy"],
-        "steps": json.loads(last)["step"],
+        "steps": read_rows(workdir / "metrics.jsonl")[-1]["step"],
     }
 
 

@@ -7,8 +7,6 @@ import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import jax
-
 from seqgen import config as config_module
 from seqgen import config_schema, data
 from seqgen.config import Config
@@ -219,10 +217,9 @@ def _evaluators(
 
 
 def _model_line(definition: Definition, text: data.TextData) -> str:
-    count = sum(leaf.size for leaf in jax.tree.leaves(definition.abstract))
     pairs = text.report["splits"].get("train", {}).get("pairs_used", 0)
     return (
-        f"model: {count / 1e6:.2f} M parameters; vocabulary "
+        f"model: {definition.num_parameters / 1e6:.2f} M parameters; vocabulary "
         f"{text.source_tokenizer.vocab_size:,} -> {text.target_tokenizer.vocab_size:,}; "
         f"{pairs:,} training pairs"
     )

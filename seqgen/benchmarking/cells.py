@@ -28,7 +28,6 @@ class Cell:
       length: tokens of each source and of each target, EOS included.
       tokens: target tokens of a batch, beams not counted; `batch` follows.
       parameters: the count that the model's width is matched to.
-      width: the width itself, in the count's place (0 = matched).
       vocab: ids on either side.
       beams: of the search; 1 = greedy.
       devices: that share the batch.
@@ -40,7 +39,6 @@ class Cell:
     length: int = 64
     tokens: int = 4096
     parameters: int = 1_000_000
-    width: int = 0
     vocab: int = 1000
     beams: int = 1
     devices: int = 1
@@ -80,10 +78,6 @@ class Cell:
             return f"gemm dtype={self.dtype}"
         facts = dataclasses.asdict(self)
         names = [name for name in facts if name not in ("what", "model")]
-        if self.width:
-            names.remove("parameters")
-        else:
-            names.remove("width")
         return " ".join([f"{self.what}/{self.model}", *(f"{n}={facts[n]}" for n in names)])
 
     @classmethod

@@ -8,11 +8,8 @@ about four times as wide.
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from fractions import Fraction
-
-import jax
 
 from seqgen.errors import ConfigError
 from seqgen.models import ModelConfig, build_model
@@ -141,8 +138,7 @@ def define(config: ModelConfig, *, vocab: int, dtype: str = "float32") -> Defini
 
 def count_parameters(config: ModelConfig, *, vocab: int) -> int:
     """Numbers in all parameters, embeddings included; no array is made."""
-    abstract = define(config, vocab=vocab).abstract
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract))
+    return define(config, vocab=vocab).num_parameters
 
 
 @functools.cache

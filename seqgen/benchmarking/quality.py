@@ -81,7 +81,7 @@ def train_one(training: Training) -> Row:
     rows = read_rows(folder / "metrics.jsonl")
     return {
         "status": "budget spent" if budget.is_spent else outcome.status,
-        "parameters": sum(_sizes(run.definition.abstract)),
+        "parameters": run.definition.num_parameters,
         "width": cfg.model.embed_dim,
         "score": task.score,
         "steps": outcome.step,
@@ -96,12 +96,6 @@ def train_one(training: Training) -> Row:
 def run_order(order: dict[str, Any]) -> Row:
     """`train_one` for what `worker` read as JSON."""
     return train_one(Training(**order))
-
-
-def _sizes(tree: Any) -> list[int]:
-    if isinstance(tree, dict):
-        return [size for child in tree.values() for size in _sizes(child)]
-    return [tree.size]
 
 
 def _flops_per_token(run: runs.Run) -> float:

@@ -21,7 +21,7 @@ import numpy as np
 
 from seqgen.benchmarking import flops, machine
 from seqgen.benchmarking.cells import Cell
-from seqgen.benchmarking.models import count_parameters, define, get_model, match_parameters
+from seqgen.benchmarking.models import define, match_parameters
 from seqgen.decoding.config import DecodeConfig
 from seqgen.decoding.generate import search
 from seqgen.decoding.hypotheses import Hypotheses
@@ -40,13 +40,6 @@ from seqgen.types import BOS_ID, EOS_ID, NUM_CONTROL_IDS, Array, Batch, Params, 
 SEED = 0
 MEMORY_SHARE = 0.8  # of what is free at the start: a cell shall fail before the system runs out
 Row = dict[str, Any]
-
-
-def model_config(cell: Cell) -> ModelConfig:
-    """The model of a cell: of its width, or of the width matched to its parameter count."""
-    if cell.width:
-        return get_model(cell.model).build(cell.width, 0)
-    return match_parameters(cell.model, cell.parameters, vocab=cell.vocab)
 
 
 def random_rows(rows: int, length: int, vocab: int, *, seed: int) -> Sequences:
@@ -93,10 +86,10 @@ def measure_cell(cell: Cell, *, repeats: int, deadline: float = float("inf")) ->
     if cell.what == "gemm":
         return machine.measure_gemm(cell.dtype, repeats=repeats, deadline=deadline)
     start = _peak_rss()
-    config = model_config(cell)
+    config = match_parameters(cell.model, cell.parameters, vocab=cell.vocab)
     definition = define(config, vocab=cell.vocab, dtype=cell.dtype)
     row: Row = {
-        "parameters": count_parameters(config, vocab=cell.vocab),
+        "parameters": definition.num_parameters,
         "width": config.embed_dim,
         "batch": cell.batch,
         "start_rss_bytes": start,

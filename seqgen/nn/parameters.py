@@ -6,6 +6,7 @@ such a dict costs the host about a millisecond less a step than on NNX objects, 
 like 'decoder/layers/0/self_attention/query/kernel' are what checkpoints and rules speak of.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,11 @@ class Definition:
         self.abstract = self._nest(
             {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in flat}
         )
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers in all parameters; no array is made."""
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.abstract))
 
     @staticmethod
     def _nest(flat: dict[tuple[Any, ...], Any]) -> Params:

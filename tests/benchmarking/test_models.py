@@ -77,7 +77,7 @@ def test_beams_pay_for_the_target_side_only():
 @pytest.mark.parametrize("name", ["gru-attention", "transformer"])
 def test_the_formula_is_what_the_forward_program_multiplies(name):
     config = MODELS[name].build(8, 0)
-    cell = Cell("train", name, length=6, tokens=12, vocab=30, width=8)
+    cell = Cell("train", name, length=6, tokens=12, vocab=30)
     definition = define(config, vocab=cell.vocab)
 
     def forward(params, batch):
