@@ -31,7 +31,7 @@ def check_model(
     Raises:
       ConfigError: heads that do not divide the width, shared embeddings of unequal vocabularies,
         odd widths under sinusoidal or rotary positions, lengths beyond a learned position table, a
-        recurrent decoder that does not fit its encoder, dropout in a kernel without.
+        recurrent decoder that does not fit its encoder.
     """
     if config.tie_embeddings == "all" and source_vocab_size != target_vocab_size:
         _refuse(
@@ -47,7 +47,6 @@ def check_model(
         if isinstance(part, TransformerEncoderConfig | TransformerDecoderConfig):
             _check_heads(f"model.{side}", part, config.embed_dim)
             _check_positions(f"model.{side}", part, config.embed_dim, (field, longest))
-            _check_kernel(f"model.{side}", part)
     if isinstance(config.decoder, RecurrentDecoderConfig):
         own = ":" in config.encoder.kind  # the user's class: its widths show when it is built
         dims = None if own else encoded_dims(config.encoder, config.embed_dim)
@@ -161,15 +160,6 @@ def _check_positions(where: str, part: Any, width: int, longest: tuple[str, int]
             f"{where}.max_positions={part.max_positions} is less than data.{field}={length}",
             ("either", f"raise {where}.max_positions, or lower data.{field}"),
             ("or", f"{where}.positions=sinusoidal, which has no limit"),
-        )
-
-
-def _check_kernel(where: str, part: Any) -> None:
-    if part.attention_kernel == "cudnn" and part.attention_dropout_rate > 0:
-        _refuse(
-            f"{where}.attention_kernel=cudnn has no dropout of ours",
-            ("either", f"{where}.attention_dropout_rate=0"),
-            ("or", f"{where}.attention_kernel=auto, which takes a kernel that can"),
         )
 
 

@@ -63,9 +63,9 @@ class _TransformerConfig:
     attention_dropout_rate: float = _rate(0.1, "dropout on attention weights")
     attention_kernel: str = option(
         "auto",
-        help="how attention is computed: all scores at once, in blocks, or by cuDNN (GPU); auto = "
-        "at once up to a million scores a head, else in blocks",
-        choices=("auto", "plain", "blocked", "cudnn"),
+        help="how attention is computed: all scores at once or in blocks; auto = at once up to a "
+        "million scores a head",
+        choices=("auto", "plain", "blocked"),
     )
     activation_dropout_rate: float = _rate(0.0, "dropout inside the feed-forward layer")
     bias: bool = option(True, help="biases in projections and LayerNorm")

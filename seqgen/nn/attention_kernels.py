@@ -57,7 +57,8 @@ def cudnn_refusal(
 def choose_kernel(query_len: int, key_len: int) -> str:
     """What 'auto' means for T queries and S keys.
 
-    cuDNN is never chosen: it has been compiled for, not yet run and timed on a GPU.
+    cuDNN is never chosen, nor an option of a config: it has been compiled for, but not yet run on a
+    GPU, and evaluation in float32 could not use it.
     """
     return "plain" if query_len * key_len <= PLAIN_SCORES else "blocked"
 

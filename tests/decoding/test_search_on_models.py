@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from decoding.toy_model import random_lines, sources
 
-from seqgen.decoding import DecodeConfig, make_row_keys, search
+from seqgen.decoding import DecodeConfig, make_row_keys, search, shrinking
 from seqgen.models import build_model
 from seqgen.models.config import (
     ModelConfig,
@@ -123,3 +123,17 @@ def test_a_line_does_not_depend_on_its_batch(pair, options):
     np.testing.assert_array_equal(apart.lengths, together.lengths[order])
     np.testing.assert_allclose(apart.scores, together.scores[order], atol=1e-5)
     np.testing.assert_allclose(apart.log_probs, together.log_probs[order], atol=1e-5)
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+def test_a_batch_that_shrinks_changes_no_answer(pair, monkeypatch):
+    config = DecodeConfig(num_beams=3, num_return_sequences=2, max_length_ratio=1.0)
+    whole = run(pair, LINES, config)
+    monkeypatch.setattr(shrinking, "batch_sizes", lambda batch: (batch, 3, 1))
+    searcher.cache_clear()  # what is compiled already keeps its size
+    shrunk = run(pair, LINES, config)
+    searcher.cache_clear()
+    np.testing.assert_array_equal(shrunk.ids, whole.ids)
+    np.testing.assert_array_equal(shrunk.lengths, whole.lengths)
+    np.testing.assert_allclose(shrunk.scores, whole.scores, atol=1e-5)
+    assert len(set(whole.lengths[:, 0].tolist())) > 2  # they do not end together

@@ -272,11 +272,6 @@ def test_attention_in_blocks_changes_nothing_dropout_included(variant):
     assert_trees_close(got, want, 2e-5)
 
 
-def test_a_kernel_without_dropout_refuses_dropout():
-    with pytest.raises(ConfigError, match="cudnn"):
-        build("paper", dropout=0.3, attention_kernel="cudnn")
-
-
 def test_bfloat16_stays_close():
     _, params = build()
     high, low = (forward(build(compute_dtype=d)[0], params, example()) for d in

@@ -173,20 +173,22 @@ def test_times_do_not_depend_on_how_often_they_are_logged(tmp_path):
         assert row["data_wait_ms"] >= 20
 
 
-def test_compiling_counts_as_no_step():
+def test_compiling_counts_as_no_step(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("seqgen.training.meter.time.perf_counter", lambda: now[0])
     meter, facts = Meter(), [next(toy_batches(0))[1]]
     meter.start_step()
     meter.dispatched(facts, compiled=True)
-    time.sleep(0.05)
+    now[0] += 8
     meter.finished()
     meter.dispatched(facts, compiled=False)
-    time.sleep(0.05)  # the host compiles the program of the next step
+    now[0] += 4  # the host compiles the program of the next step
     meter.finished(compiled=True)
     assert meter.train_seconds == 0.0
     meter.dispatched(facts, compiled=False)
-    time.sleep(0.05)
+    now[0] += 2
     meter.finished()
-    assert 0.05 <= meter.train_seconds < 0.5
+    assert meter.train_seconds == 2.0
 
 
 def test_another_best_metric_starts_the_ranking_anew(tmp_path):
