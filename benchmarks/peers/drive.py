@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import IO, Any
 
 # Fresh pages cost three times the bandwidth of used ones. `padded` keeps what the main arena once
@@ -85,8 +85,9 @@ class Peer:
         """Ask for one pass; `foreign_cpu_s` is what the rest of the machine did meanwhile."""
         assert self.process.stdin is not None
         busy = busy_seconds()
-        self.process.stdin.write("pass\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # it has ended: reading says how
+            self.process.stdin.write("pass\n")
+            self.process.stdin.flush()
         fields = self._read("tokens_per_s")
         foreign = busy_seconds() - busy - fields["cpu_s"]
         self.passes.append({**fields, "foreign_cpu_s": round(max(foreign, 0.0), 3)})
@@ -124,7 +125,8 @@ def live_peer(command: str, *, malloc: str) -> Iterator[Peer]:
             yield peer
         finally:
             assert process.stdin is not None
-            process.stdin.close()  # its sign to end
+            with suppress(BrokenPipeError):
+                process.stdin.close()  # its sign to end
             try:
                 process.wait(timeout=15)
             except subprocess.TimeoutExpired:
