@@ -33,7 +33,7 @@ def main() -> int:
     run = runs.Run.open(arguments.workdir)
     generators, answers, passes = {}, {}, {name: [] for name in sizes}
     for name, choose in sizes.items():
-        generators[name] = run.generator()
+        generators[name] = run.generator(run.params())
         with mock.patch.object(shrinking, "batch_sizes", choose):
             found = generators[name].generate(lines, **options)
         answers[name] = [hypotheses[0].text for hypotheses in found]

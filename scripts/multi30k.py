@@ -96,7 +96,7 @@ def report_run(name: str, workdir: pathlib.Path, data: pathlib.Path) -> dict[str
     )
     val = json.loads(call("evaluate", *common, "--split=val", "--three_ways"))
     run = Run.open(workdir)
-    generator = run.generator(CHECKPOINT)
+    generator = run.generator(run.params(CHECKPOINT))
     odd = odd_lines(data)
     answers = generator.generate(list(odd.values()), num_beams=NUM_BEAMS)
     rows = read_rows(workdir / "metrics.jsonl")

@@ -5,6 +5,8 @@ import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import jax
+
 from seqgen import config as config_module
 from seqgen import data
 from seqgen.config import Config
@@ -13,6 +15,7 @@ from seqgen.evaluation import evaluators
 from seqgen.inference import Generator, one_line
 from seqgen.models import build_model
 from seqgen.nn.parameters import Definition
+from seqgen.nn.quantization import quantize_params
 from seqgen.training.checkpoint_reader import CheckpointReader
 from seqgen.training.compilation import enable_compile_cache
 from seqgen.training.sharding import Layout
@@ -23,6 +26,7 @@ VAL_ALIASES = ("dev", "validation")
 # Evaluation and decoding compute in float32 unless told otherwise, however a run was trained: only
 # then is an answer independent of its batch, and the search's scores equal to rescored ones.
 SCORING_DTYPE = "float32"
+QUANTIZATIONS = ("none", "int8")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,9 +74,20 @@ class Run:
         """Parameters of a checkpoint: 'best', 'last', 'avg:N' or a step."""
         return CheckpointReader(self.path).restore_params(self.definition.abstract, which)
 
-    def generator(self, which: str | int = "best") -> Generator:
-        """Text in, text out, with the parameters of a checkpoint."""
-        return make_generator(self.config, self.definition, self.params(which), self.tokenizers)
+    def generator(self, params: Params, *, quantize: str = "none") -> Generator:
+        """Text in, text out, with `params`; see `load` for `quantize`.
+
+        Raises:
+          ConfigError: an unknown `quantize`.
+        """
+        if quantize not in QUANTIZATIONS:
+            raise ConfigError(
+                f"quantize {quantize!r} is not known",
+                details=[f"it takes       {' or '.join(QUANTIZATIONS)}"],
+            )
+        if quantize == "int8":
+            params = quantize_params(params, self.definition.summed_axes)
+        return make_generator(self.config, self.definition, params, self.tokenizers)
 
 
 def load(
@@ -80,6 +95,7 @@ def load(
     *,
     checkpoint: str | int = "best",
     compute_dtype: str = SCORING_DTYPE,
+    quantize: str = "none",
 ) -> Generator:
     """A trained model ready to answer text.
 
@@ -88,13 +104,17 @@ def load(
       checkpoint: 'best', 'last', 'avg:N' (mean of the newest N) or a step.
       compute_dtype: 'float32', or 'bfloat16': operands of the matrix products are rounded, which is
         faster on most machines, and a line's answer may then depend on its batch.
+      quantize: 'none', or 'int8': matrices are held in 8 bits with a scale for each channel, and
+        what they are multiplied with is rounded to 8 bits row by row. Attention and recurrent
+        products stay in `compute_dtype`.
 
     Raises:
-      ConfigError: there is no run or no such checkpoint.
+      ConfigError: there is no run or no such checkpoint, or an option is not known.
       CheckpointError: no checkpoint can be used.
     """
     enable_compile_cache()
-    return Run.open(workdir, compute_dtype=compute_dtype).generator(checkpoint)
+    run = Run.open(workdir, compute_dtype=compute_dtype)
+    return run.generator(run.params(checkpoint), quantize=quantize)
 
 
 def build_definition(cfg: Config, tokenizers: data.Tokenizers, *, compute_dtype: str) -> Definition:
@@ -134,6 +154,7 @@ def evaluate(
     overrides: Mapping[str, Any] | None = None,
     data_dir: str | None = None,
     compute_dtype: str = SCORING_DTYPE,
+    quantize: str = "none",
     progress: Callable[[int], None] | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, str]], list[str]]:
     """Score a run on a split.
@@ -145,6 +166,7 @@ def evaluate(
       overrides: decoding options, such as {'num_beams': 5}.
       data_dir: of the corpus, if it is no longer where it was.
       compute_dtype: of loss and answers alike; see `load`.
+      quantize: of the answers alone; see `load`.
       progress: called with the number of decoded lines.
 
     Returns:
@@ -161,14 +183,15 @@ def evaluate(
     data_cfg = dataclasses.replace(cfg.data, dir=data_dir) if data_dir else cfg.data
     text = data.prepare(data_cfg, cfg.tokenizer, workdir=run.path, tokenizers=run.tokenizers)
     split = pick_split(split, text.splits)
-    generator = run.generator(checkpoint)
+    params = jax.device_put(run.params(checkpoint))
+    generator = run.generator(params, quantize=quantize)
     eval_step = make_eval_step(
         run.definition,
         train_cfg=cfg.train,
         layout=Layout.of(type(cfg.mesh)()),
         compute_dtype=compute_dtype,
     )
-    values = evaluators.teacher_forced_values(eval_step, generator.params, text.eval_batches(split))
+    values = evaluators.teacher_forced_values(eval_step, params, text.eval_batches(split))
     examples = text.examples(split)
     sources = [example["source"] for example in examples]
     hypotheses = [

@@ -76,6 +76,7 @@ def training_rows() -> Iterator[Row]:
                 for key, words in programs.items()
                 if key.endswith(dtype) or key == "seqgen bfloat16"
             }
+            bar = dataclasses.replace(bar, ours=tuple(key for key in bar.ours if key in alive))
             yield Row(f"train-{model}-{dtype}", alive, (bar,), unit)
 
 

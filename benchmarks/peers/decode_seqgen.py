@@ -117,12 +117,10 @@ def main() -> None:
     parser.add_argument("--path", choices=("search", "generator"), default="search")
     parser.add_argument("--int8", action="store_true", help="8-bit weights and activations")
     args = parser.parse_args()
-    if args.int8:
-        parser.error("--int8: seqgen has no 8-bit weights yet")
-
     import jax
 
     from seqgen.decoding.config import DecodeConfig
+    from seqgen.nn.quantization import quantize_params
     from seqgen.training.compilation import enable_compile_cache
     from seqgen.training.precision import resolve_compute_dtype
 
@@ -130,6 +128,8 @@ def main() -> None:
     dtype = resolve_compute_dtype(args.dtype, report=lambda line: print(line, file=sys.stderr))
     definition = build_definition(args.size, compute_dtype=dtype)
     params = jax.jit(definition.init)(jax.random.key(0))
+    if args.int8:
+        params = jax.jit(lambda params: quantize_params(params, definition.summed_axes))(params)
     # The last of the 32 tokens is EOS here and a word in the peers; the decoder's 32 steps are one.
     config = DecodeConfig(
         num_beams=args.beam,
@@ -141,7 +141,8 @@ def main() -> None:
     assert (sources[:, -1] == EOS_ID).all()
     make_pass = {"search": search_pass, "generator": generator_pass}[args.path]
     suffix = "" if args.path == "search" else f"-{args.path}"
-    name = f"seqgen-{args.size}-beam{args.beam}-b{args.batch}-{dtype}{suffix}"
+    precision = "int8" if args.int8 else dtype
+    name = f"seqgen-{args.size}-beam{args.beam}-b{args.batch}-{precision}{suffix}"
     run_pass = make_pass(definition, params, sources, config)
     serve(name, run_pass, tokens=args.batch * TARGET_LEN)
 

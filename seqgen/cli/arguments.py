@@ -130,6 +130,12 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="operands of matrix products; with bfloat16, faster on most machines, a line's answer "
         "may depend on its batch (default float32)",
     )
+    parser.add_argument(
+        "--quantize",
+        default="none",
+        choices=("none", "int8"),
+        help="hold the matrices in 8 bits and round what they are multiplied with (default none)",
+    )
 
 
 def parse_checkpoint(text: str) -> str | int:

@@ -96,11 +96,17 @@ def run(args: argparse.Namespace) -> int:
                 overrides=options,
                 data_dir=args.data_dir,
                 compute_dtype=args.compute_dtype,
+                quantize=args.quantize,
                 progress=progress,
             )
         if file is not None:
             file.writelines(line + "\n" for line in hypotheses)
-    facts = {"run": cfg.name, "checkpoint": checkpoint, "compute_dtype": args.compute_dtype}
+    facts = {
+        "run": cfg.name,
+        "checkpoint": checkpoint,
+        "compute_dtype": args.compute_dtype,
+        "quantize": args.quantize,
+    }
     facts |= beam_facts(cfg, options)
     result = {**report, **facts}
     sources, references = ([example[side] for example in examples] for side in ("source", "target"))

@@ -82,7 +82,12 @@ def run(args: argparse.Namespace) -> int:
     from seqgen import runs
     from seqgen.inference import one_line
 
-    generator = runs.load(workdir, checkpoint=checkpoint, compute_dtype=args.compute_dtype)
+    generator = runs.load(
+        workdir,
+        checkpoint=checkpoint,
+        compute_dtype=args.compute_dtype,
+        quantize=args.quantize,
+    )
     with (
         output(args.output) as file,
         line_counter("answered", enabled=args.output != "-") as progress,

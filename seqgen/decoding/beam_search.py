@@ -1,6 +1,7 @@
 """Beam search inside one program, for any model that keeps the `Decodable` contract."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -116,8 +117,10 @@ def _best_continuations(
     """
     batch, beams, vocab = logits.shape
     normalizers = jax.nn.logsumexp(logits, axis=-1)
-    logits = constrain_logits(logits, state.position, state.limits, values=values)
-    best, tokens = top_tokens(logits, min(beams + 1, vocab))
+    constrain = functools.partial(
+        constrain_logits, position=state.position, limits=state.limits, values=values
+    )
+    best, tokens = top_tokens(logits, min(beams + 1, vocab), constrain)
     gains = jnp.minimum(best - normalizers[:, :, None], 0.0)
     # One logit that is not a number spoils the sum of all: such a beam has no continuation.
     gains = jnp.where(jnp.isnan(gains), -jnp.inf, gains)

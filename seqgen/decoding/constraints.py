@@ -23,7 +23,7 @@ def length_limits(values: SearchValues, source_lengths: Array, *, max_len: int) 
 
 
 def constrain_logits(
-    logits: Array, position: Array, limits: Array, *, values: SearchValues
+    logits: Array, ids: Array, position: Array, limits: Array, *, values: SearchValues
 ) -> Array:
     """Logits with -inf on every token that may not come next.
 
@@ -31,16 +31,14 @@ def constrain_logits(
     choice at a sentence's limit, so every hypothesis ends with EOS.
 
     Args:
-      logits: float32 [B, K, V].
+      logits: float32 [B, K, n].
+      ids: int32 [n] or [B, K, n], the tokens they are of.
       position: int32 scalar, tokens generated so far.
       limits: int32 [B] of `length_limits`.
       values: `min_length` and `suppress_unk`.
     """
-    vocab = jnp.arange(logits.shape[-1])
-    at_limit = position + 1 >= limits
+    at_limit = (position + 1 >= limits)[:, None, None]
     eos_allowed = at_limit | (position >= values.min_length)
-    control = (vocab == PAD_ID) | (vocab == BOS_ID) | ((vocab == UNK_ID) & values.suppress_unk)
-    allowed = jnp.where(
-        vocab == EOS_ID, eos_allowed[:, None], ~control[None, :] & ~at_limit[:, None]
-    )
-    return jnp.where(allowed[:, None, :], logits, -jnp.inf)
+    control = (ids == PAD_ID) | (ids == BOS_ID) | ((ids == UNK_ID) & values.suppress_unk)
+    allowed = jnp.where(ids == EOS_ID, eos_allowed, ~control & ~at_limit)
+    return jnp.where(allowed, logits, -jnp.inf)

@@ -1,6 +1,7 @@
 """Greedy search and sampling inside one program, for any `Decodable` model."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from seqgen.decoding.hypotheses import Hypotheses
 from seqgen.decoding.length_penalty import length_penalty
 from seqgen.decoding.shrinking import run_shrinking, take_sentences
 from seqgen.decoding.stepping import next_logits, write_tokens
+from seqgen.decoding.top_tokens import top_tokens
 from seqgen.models.base import Decodable
 from seqgen.types import EOS_ID, PAD_ID, Array, Encoded, PyTree
 
@@ -86,12 +88,16 @@ def sample(
     def step(state: SampleState) -> SampleState:
         logits, model_state = next_logits(model, state.model, state.ids, state.position)
         normalizers = jax.nn.logsumexp(logits, axis=-1)
-        allowed = constrain_logits(logits, state.position, state.limits, values=values)
+        constrain = functools.partial(
+            constrain_logits, position=state.position, limits=state.limits, values=values
+        )
         if state.keys is None:
-            tokens = jnp.argmax(allowed, axis=-1)
+            best, likeliest = top_tokens(logits, 1, constrain)
+            chosen, tokens = best[:, :, 0], likeliest[:, :, 0]
         else:
+            allowed = constrain(logits, jnp.arange(logits.shape[-1]))
             tokens = draw_tokens(allowed, _fold_position(state.keys, state.position), values)
-        chosen = jnp.take_along_axis(allowed, tokens[:, :, None], axis=-1)[:, :, 0]
+            chosen = jnp.take_along_axis(allowed, tokens[:, :, None], axis=-1)[:, :, 0]
         gains = jnp.minimum(chosen - normalizers, 0.0)
         # No token is possible where the logits are not numbers: the answer ends there.
         lost = ~jnp.isfinite(gains)

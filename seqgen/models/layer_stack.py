@@ -29,7 +29,7 @@ def build_layers(build: Callable[[], nnx.Module], num_layers: int, *, scan: bool
     states = [nnx.to_flat_state(nnx.state(layer, nnx.Param)) for layer in layers]
     stacked = [
         (path, param(jnp.stack([state[index][1][...] for state in states]),
-                     (_LAYERS, *leaf.logical_axes)))
+                     (_LAYERS, *leaf.logical_axes), summed_axis=leaf.summed_axis))
         for index, (path, leaf) in enumerate(states[0])
     ]  # fmt: skip
     return nnx.merge(graph, nnx.from_flat_state(stacked))

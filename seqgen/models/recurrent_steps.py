@@ -17,6 +17,7 @@ from seqgen.nn.additive import (
     attention_weights,
 )
 from seqgen.nn.dense import Dense, batched_matmul
+from seqgen.nn.quantization import as_float
 from seqgen.nn.recurrent import RecurrentLayer, keep_where
 from seqgen.nn.scan import Project, time_scan
 from seqgen.types import Array, PyTree
@@ -89,17 +90,17 @@ def run_steps(
     assert attention is not None and decoder.feed is not None
     kernels, biases = {"memory": shared["memory"]}, {}
     for i, layer in enumerate(layers):
-        feed = decoder.feed.kernel[...] if i == 0 else None
+        feed = as_float(decoder.feed.kernel[...]) if i == 0 else None
         more_kernels, more_biases = layer.products(str(i), input_kernel=feed)
         kernels |= more_kernels
         biases |= more_biases
     constants: dict[str, Array] = {"mask": shared["mask"]}
     if isinstance(attention, AdditiveAttention):
-        kernels["query"] = attention.query.kernel[...]
+        kernels["query"] = as_float(attention.query.kernel[...])
         constants |= {"keys": shared["keys"], "vector": attention.vector[...]}
     else:
         kernels["keys"] = shared["keys"]
-        kernels["combine"] = decoder.combine.kernel[...]
+        kernels["combine"] = as_float(decoder.combine.kernel[...])
         assert decoder.combine.bias is not None
         biases["combine"] = decoder.combine.bias[...]
 

@@ -23,7 +23,7 @@ from seqgen.models.config import (
 from seqgen.models.layer_stack import build_layers, layer_list, run_layers
 from seqgen.models.transformer_layer import TransformerLayer
 from seqgen.nn import masks
-from seqgen.nn.attention import KeyValues, init_cache, share_beams, write_cache
+from seqgen.nn.beam_cache import BeamHistory, StepMemory
 from seqgen.nn.norm import build_norm
 from seqgen.nn.positions import LearnedPositions, sinusoid_table
 from seqgen.types import Array, Encoded, Sequences
@@ -117,18 +117,20 @@ class TransformerEncoder(_Stack):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TransformerState:
-    """Decode state; rows R = B * K on axis 0 of `lengths` and `cache`, sentences B of the rest.
+    """Decode state of B sentences with K beams each, R = B * K rows.
 
     Attributes:
       lengths: int32 [R] tokens consumed so far.
-      cache: per layer, keys and values of consumed tokens [R, G, max_len, H].
-      memory: per layer, projected keys and values of the source [B, G, S, H], shared by beams.
+      history: which entries of the caches each row has consumed.
+      cache: per layer, keys and values of what the beams consumed.
+      memory: per layer, projected keys and values of the source.
       memory_mask: bool [B, 1, 1, S].
     """
 
     lengths: Array
-    cache: tuple[KeyValues, ...]
-    memory: tuple[KeyValues, ...]
+    history: BeamHistory
+    cache: tuple[StepMemory, ...]
+    memory: tuple[StepMemory, ...]
     memory_mask: Array
 
 
@@ -179,16 +181,24 @@ class TransformerDecoder(_Stack):
 
         A cache can always be rewound, so `rewindable` changes nothing.
         """
-        rows = encoded.memory.shape[0] * num_beams
+        batch = encoded.memory.shape[0]
         layers = layer_list(self.layers, self.cfg.num_layers)
         attention = layers[0].self_attention
-        cache = init_cache(rows, attention.num_kv_heads, max_len, attention.head_dim)
+        dtype = attention.compute_dtype
+        history = BeamHistory.empty(batch, num_beams, max_len)
+        cache = StepMemory.empty(
+            history, attention.num_kv_heads, attention.head_dim, compute_dtype=dtype
+        )
         memory = tuple(
-            layer.cross_attention.project_memory(encoded.memory, encoded.positions)
+            StepMemory.of(
+                layer.cross_attention.project_memory(encoded.memory, encoded.positions),
+                compute_dtype=dtype,
+            )
             for layer in layers
         )
         return TransformerState(
-            lengths=jnp.zeros((rows,), jnp.int32),
+            lengths=jnp.zeros((batch * num_beams,), jnp.int32),
+            history=history,
             cache=(cache,) * len(layers),
             memory=memory,
             memory_mask=masks.padding_mask(encoded.segments),
@@ -199,49 +209,50 @@ class TransformerDecoder(_Stack):
     ) -> tuple[DecodeOutput, TransformerState]:
         """Consume `embedded` [R, T, D], of which the first `lengths` [R] are real."""
         rows, num_new, _ = embedded.shape
-        num_beams = rows // state.memory_mask.shape[0]
-        max_len = state.cache[0].keys.shape[2]
+        batch, num_beams, max_len = state.history.owners.shape
         positions = state.lengths[:, None] + jnp.arange(num_new)
         real = jnp.arange(num_new) < lengths[:, None]
-        mask = masks.cache_mask(positions, max_len)
+        history = state.history.extend(real.reshape(batch, num_beams, num_new))
+        mask = history.mask(num_new)
         x = self.add_positions(embedded, positions, max_len=max_len)
         cache, weights = [], None
         layers = layer_list(self.layers, self.cfg.num_layers)
         for layer, old, memory in zip(layers, state.cache, state.memory, strict=True):
             read, attention = layer.enter(x, layer.self_norm), layer.self_attention
             query, new = attention.project_self(read, positions)
-            new = write_cache(old, new, positions, real)
-            update, _ = attention.mix(query, new, mask)
+            written = old.write(new, state.history)
+            update, _ = attention.step(query, written, mask)
             x = layer.leave(x, update, layer.self_norm, None)
             read, attention = layer.enter(x, layer.cross_norm), layer.cross_attention
             query = attention.project_query(read, positions)
-            shared = share_beams(query, num_beams)
-            update, weights = attention.mix(shared, memory, state.memory_mask)
-            x = layer.leave(x, update.reshape(x.shape), layer.cross_norm, None)
+            update, weights = attention.step(query, memory, state.memory_mask)
+            x = layer.leave(x, update, layer.cross_norm, None)
             update = layer.feed_forward(layer.enter(x, layer.feed_forward_norm))
             x = layer.leave(x, update, layer.feed_forward_norm, None)
-            cache.append(new)
+            cache.append(written)
         assert weights is not None
         attention_map = weights.mean(1).reshape(rows, num_new, -1)
-        state = dataclasses.replace(state, lengths=state.lengths + lengths, cache=tuple(cache))
+        state = dataclasses.replace(
+            state, lengths=state.lengths + lengths, history=history, cache=tuple(cache)
+        )
         return DecodeOutput(self.finish(x), attention_map), state
 
     def reorder(self, state: TransformerState, parents: Array) -> TransformerState:
         """Beam k of sentence b continues beam `parents[b, k]`."""
-        batch, num_beams = parents.shape
-        rows = (jnp.arange(batch)[:, None] * num_beams + parents).reshape(-1)
-        lengths, cache = jax.tree.map(lambda leaf: leaf[rows], (state.lengths, state.cache))
-        return dataclasses.replace(state, lengths=lengths, cache=cache)
+        lengths = jnp.take_along_axis(state.lengths.reshape(parents.shape), parents, axis=1)
+        history = state.history.reorder(parents)
+        return dataclasses.replace(state, lengths=lengths.reshape(-1), history=history)
 
     def select(self, state: TransformerState, rows: Array) -> TransformerState:
         """Keep the sentences `rows` [B'], all their beams."""
-        batch = state.memory_mask.shape[0]
-        num_beams = state.lengths.shape[0] // batch
-        beams = (rows[:, None] * num_beams + jnp.arange(num_beams)).reshape(-1)
-        lengths, cache = jax.tree.map(lambda leaf: leaf[beams], (state.lengths, state.cache))
-        memory, mask = jax.tree.map(lambda leaf: leaf[rows], (state.memory, state.memory_mask))
-        return TransformerState(lengths, cache, memory, mask)
+        lengths = state.lengths.reshape(state.history.owners.shape[:2])
+        whole = (lengths, state.history.owners, state.cache, state.memory, state.memory_mask)
+        lengths, owners, cache, memory, mask = jax.tree.map(lambda leaf: leaf[rows], whole)
+        history = BeamHistory(owners, state.history.num_slots)
+        return TransformerState(lengths.reshape(-1), history, cache, memory, mask)
 
     def rewind(self, state: TransformerState, lengths: Array) -> TransformerState:
-        """Forget all but the first `lengths` [R] tokens; later ones will be overwritten."""
-        return dataclasses.replace(state, lengths=jnp.minimum(state.lengths, lengths))
+        """Forget all but the first `lengths` [R] tokens."""
+        lengths = jnp.minimum(state.lengths, lengths)
+        history = state.history.rewind(lengths.reshape(state.history.owners.shape[:2]))
+        return dataclasses.replace(state, lengths=lengths, history=history)

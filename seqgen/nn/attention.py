@@ -1,4 +1,4 @@
-"""Multi-head and grouped-query attention layers, with a key/value cache for decoding.
+"""Multi-head and grouped-query attention layers.
 
 Multi-head attention: Vaswani et al. 2017, section 3.2.2; grouped queries: Ainslie et al. 2023. How
 the scores are computed is the business of `seqgen.nn.attention_kernels`.
@@ -11,11 +11,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqgen.nn.attention_kernels import attention
-from seqgen.nn.attention_plain import KeyValues, attend
+from seqgen.nn.attention_plain import KeyValues
+from seqgen.nn.beam_cache import StepMemory, attend_step, part_beams, share_beams
 from seqgen.nn.dense import Dense, dense
 from seqgen.nn.masks import AttentionMask
 from seqgen.nn.partitioning import constrain, num_shards
 from seqgen.nn.positions import rotate
+from seqgen.nn.quantization import join_outputs
 from seqgen.types import Array
 
 
@@ -72,7 +74,7 @@ class Attention(nnx.Module):
         """Several projections of `x` as one product, unless heads are cut over devices."""
         if len(layers) == 1 or num_shards("heads") > 1:
             return [layer(x) for layer in layers]
-        kernel = jnp.concatenate([layer.kernel[...] for layer in layers], axis=1)
+        kernel = join_outputs([layer.kernel[...] for layer in layers])
         biases = [layer.bias[...] for layer in layers if layer.bias is not None]
         bias = jnp.concatenate(biases) if biases else None
         joint = dense(x, kernel, bias, compute_dtype=self.compute_dtype)
@@ -107,22 +109,16 @@ class Attention(nnx.Module):
         query, keys, values = self._project(x, (self.query, self.key, self.value))
         return self._place_query(query, positions), self._place_memory(keys, values, positions)
 
-    def mix(
-        self, query: Array, memory: KeyValues, mask: Array, *, key: Any = None
-    ) -> tuple[Array, Array]:
-        """Output [B, T, D] and weights [B, N, T, S] for projected queries and memory.
+    def step(self, query: Array, memory: StepMemory, mask: Array) -> tuple[Array, Array]:
+        """Decoding: output [R, T, D] for queries [R, N, T, H], and weights [B, N, K * T, M].
 
-        This is the plain kernel, whatever was chosen: only it has weights to show.
+        The R = B * K rows attend over the memory of their sentence; mask as `attend_step`.
         """
-        mixed, weights = attend(
-            query,
-            memory,
-            mask,
-            dropout_rate=self.dropout_rate,
-            key=key,
-            compute_dtype=self.compute_dtype,
+        num_beams = query.shape[0] // memory.keys.shape[0]
+        mixed, weights = attend_step(
+            share_beams(query, num_beams), memory, mask, compute_dtype=self.compute_dtype
         )
-        return self._merge(mixed), weights
+        return self._merge(part_beams(mixed, num_beams)), weights
 
     def _merge(self, mixed: Array) -> Array:
         """[B, N, T, H] -> the layer's output [B, T, D]."""
@@ -155,30 +151,3 @@ class Attention(nnx.Module):
             compute_dtype=self.compute_dtype,
         )
         return self._merge(mixed)
-
-
-def init_cache(rows: int, num_kv_heads: int, max_len: int, head_dim: int) -> KeyValues:
-    """An empty cache for `max_len` tokens a row."""
-    shape = (rows, num_kv_heads, max_len, head_dim)
-    return KeyValues(jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.float32))
-
-
-def write_cache(cache: KeyValues, new: KeyValues, positions: Array, real: Array) -> KeyValues:
-    """Put keys and values [R, G, T, H] at each row's own `positions` [R, T].
-
-    Tokens that are not `real` (bool [R, T]) and positions beyond the cache are left out.
-    """
-    slots = jnp.where(real, positions, cache.keys.shape[2])
-    rows = jnp.arange(slots.shape[0])[:, None]
-
-    def put(old: Array, fresh: Array) -> Array:
-        return old.at[rows, :, slots].set(fresh.swapaxes(1, 2), mode="drop")
-
-    return KeyValues(put(cache.keys, new.keys), put(cache.values, new.values))
-
-
-def share_beams(query: Array, num_beams: int) -> Array:
-    """Queries [B * K, N, T, H] of beams -> [B, N, K * T, H], to attend over one shared memory."""
-    rows, num_heads, query_len, head_dim = query.shape
-    split = query.reshape(rows // num_beams, num_beams, num_heads, query_len, head_dim)
-    return split.swapaxes(1, 2).reshape(-1, num_heads, num_beams * query_len, head_dim)

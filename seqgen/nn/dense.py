@@ -21,6 +21,7 @@ from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from seqgen.nn.parameters import param
+from seqgen.nn.quantization import Int8Weights, quantize_rows
 from seqgen.types import Array
 
 Initializer = Callable[..., Array]
@@ -44,7 +45,7 @@ def row_major(x: Array) -> Array:
 
 def dot(
     left: Array,
-    right: Array,
+    right: Any,
     contract: tuple[tuple[int, ...], tuple[int, ...]],
     batch: tuple[tuple[int, ...], tuple[int, ...]] = ((), ()),
     *,
@@ -53,11 +54,14 @@ def dot(
     """`lax.dot_general` in the project's precision: a float32 result, no hand-written gradient.
 
     Args:
-      left, right: operands; cast to `compute_dtype`.
+      left, right: operands; cast to `compute_dtype`, but for 8-bit weights [I, O] on the right:
+        then the rows of `left` are rounded to 8 bits too.
       contract: the axes summed over, of left and of right.
       batch: the axes kept in step, of left and of right.
       compute_dtype: 'float32' or 'bfloat16'.
     """
+    if isinstance(right, Int8Weights):
+        return _dot_int8(left, right, contract)
     if compute_dtype == "bfloat16":
         left, right = left.astype(jnp.bfloat16), right.astype(jnp.bfloat16)
     elif compute_dtype != "float32":
@@ -70,6 +74,37 @@ def dot(
         preferred_element_type=jnp.float32,
     )
     return row_major(result)
+
+
+# Rows from which on the CPU multiplies 8-bit numbers faster as bfloat16, which holds them exactly.
+_FEW_ROWS = 16
+
+
+def _dot_int8(
+    left: Array, right: Int8Weights, contract: tuple[tuple[int, ...], tuple[int, ...]]
+) -> Array:
+    """Rows of `left` in 8 bits times 8-bit weights, summed as integers (see `dot`)."""
+    (left_axis,), (axis,) = contract
+    if left_axis != left.ndim - 1 or right.scales.shape[axis] != 1:
+        raise ValueError(f"8-bit weights {right.shape} cannot be summed over axis {axis}")
+    lead, width = left.shape[:-1], right.shape[1 - axis]
+    rows, row_scales = quantize_rows(left.reshape(-1, left.shape[-1]), -1)
+    num_rows = rows.shape[0]
+    values, total = right.values, jnp.int32
+    if jax.default_backend() == "cpu":
+        if num_rows >= _FEW_ROWS:
+            # Sums of at most 1,024 products are exact in float32 too.
+            rows, values, total = (
+                rows.astype(jnp.bfloat16),
+                values.astype(jnp.bfloat16),
+                jnp.float32,
+            )
+        elif num_rows == 1:
+            rows = jnp.pad(rows, ((0, 1), (0, 0)))  # two rows take a third of the time of one
+    dims = (((1,), (axis,)), ((), ()))
+    sums = row_major(lax.dot_general(rows, values, dims, preferred_element_type=total))
+    y = sums[:num_rows].astype(jnp.float32) * row_scales * right.scales.reshape(1, width)
+    return y.reshape(*lead, width)
 
 
 def weight_gradient(x: Array, dy: Array, *, compute_dtype: str) -> Array:
@@ -112,15 +147,20 @@ def _dense_backward(compute_dtype: str, saved: Any, dy: Array) -> Any:
 _dense.defvjp(_dense_forward, _dense_backward)
 
 
-def dense(x: Array, kernel: Array, bias: Array | None = None, *, compute_dtype: str) -> Array:
+def dense(
+    x: Array, kernel: Array | Int8Weights, bias: Array | None = None, *, compute_dtype: str
+) -> Array:
     """`x kernel + bias`: [..., I] x [I, O] -> float32 [..., O], with hand-written gradients.
 
     Args:
       x: float32 [..., I].
-      kernel: float32 [I, O].
+      kernel: float32 [I, O], or 8-bit weights (without gradients).
       bias: float32 [O] or None.
       compute_dtype: 'float32' (exact) or 'bfloat16' (rounded operands, float32 sums).
     """
+    if isinstance(kernel, Int8Weights):
+        y = dot(x, kernel, ((x.ndim - 1,), (0,)), compute_dtype=compute_dtype)
+        return y if bias is None else y + bias
     return _dense(x, kernel, bias, compute_dtype)
 
 
@@ -165,7 +205,8 @@ class Dense(nnx.Module):
         rngs: nnx.Rngs,
     ):
         """Args: axes: logical axis names of the kernel; the bias (zeros) takes the second."""
-        self.kernel = param(kernel_init(rngs.params(), (in_dim, out_dim), jnp.float32), axes)
+        kernel = kernel_init(rngs.params(), (in_dim, out_dim), jnp.float32)
+        self.kernel = param(kernel, axes, summed_axis=-2)
         self.bias = param(jnp.zeros(out_dim, jnp.float32), axes[1:]) if use_bias else None
         self.compute_dtype = compute_dtype
 

@@ -8,6 +8,7 @@ from flax import nnx
 
 from seqgen.nn.dense import dot, row_major
 from seqgen.nn.parameters import param
+from seqgen.nn.quantization import Int8Weights, as_float
 from seqgen.types import Array
 
 
@@ -42,12 +43,15 @@ class Embedding(nnx.Module):
         self, vocab_size: int, dim: int, *, compute_dtype: str = "float32", rngs: nnx.Rngs
     ):
         table = jax.random.normal(rngs.params(), (vocab_size, dim), jnp.float32) * dim**-0.5
-        self.table = param(table, ("vocab", "embed"))
+        self.table = param(table, ("vocab", "embed"), summed_axis=-1)
         self.compute_dtype = compute_dtype
 
     def __call__(self, ids: Array) -> Array:
         """Vectors float32 [..., D] of int32 ids [...]; ids beyond the table take its last row."""
-        return lookup(self.table[...], ids)
+        table: Any = self.table[...]
+        if isinstance(table, Int8Weights):
+            return as_float(table[jnp.minimum(ids, table.shape[0] - 1)])
+        return lookup(table, ids)
 
     def attend(self, hidden: Array) -> Array:
         """Logits float32 [..., V] of hidden states [..., D] over all tokens of the table."""

@@ -25,16 +25,6 @@ def causal_mask(query_len: int, key_len: int | None = None) -> Array:
     return (jnp.arange(query_len)[:, None] >= jnp.arange(key_len)[None, :])[None, None]
 
 
-def cache_mask(positions: Array, max_len: int) -> Array:
-    """Bool [R, 1, T, M]: a query at position p of its row sees cache slots 0..p.
-
-    Args:
-      positions: int32 [R, T], each row's own positions.
-      max_len: number of cache slots M.
-    """
-    return (jnp.arange(max_len) <= positions[:, :, None])[:, None]
-
-
 def padding_mask(segments: Array) -> Array:
     """Bool [B, 1, 1, S]: every real key, whatever the query."""
     return (segments != 0)[:, None, None, :]

@@ -16,11 +16,19 @@ from flax import nnx
 from seqgen.types import Array, Params
 
 
-def param(value: Array, axes: tuple[str | None, ...]) -> nnx.Param:
-    """A parameter with one logical axis name (or None) for each of its dimensions."""
+def param(value: Array, axes: tuple[str | None, ...], *, summed_axis: int = 0) -> nnx.Param:
+    """A parameter.
+
+    Args:
+      value: its start.
+      axes: one logical axis name (or None) for each of its dimensions.
+      summed_axis: of a matrix that is only used in products (and looked up by rows): the axis that
+        they sum over, counted from the end (-1 or -2). Such parameters may be held in 8 bits. 0 for
+        all others.
+    """
     if len(axes) != value.ndim:
         raise ValueError(f"{len(axes)} axis names {axes} for an array of shape {value.shape}")
-    return nnx.Param(value, logical_axes=axes)
+    return nnx.Param(value, logical_axes=axes, summed_axis=summed_axis)
 
 
 class Definition:
@@ -29,6 +37,7 @@ class Definition:
     Attributes:
       abstract: nested dict of `jax.ShapeDtypeStruct`, the shapes of the parameters.
       axes: the same dict with a tuple of logical axis names for each parameter.
+      summed_axes: the same dict with the `summed_axis` of each parameter.
     """
 
     def __init__(self, build: Callable[[nnx.Rngs], Any]):
@@ -40,6 +49,7 @@ class Definition:
         self._paths = [path for path, _ in flat]
         self._state = state
         self.axes = self._nest({path: leaf.logical_axes for path, leaf in flat})
+        self.summed_axes = self._nest({path: leaf.summed_axis for path, leaf in flat})
         self.abstract = self._nest(
             {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in flat}
         )

@@ -23,6 +23,7 @@ from seqgen.nn import linear_recurrence as linear
 from seqgen.nn.dense import Dense, dense
 from seqgen.nn.linear_recurrence import LinearCell, State
 from seqgen.nn.parameters import param
+from seqgen.nn.quantization import as_float
 from seqgen.nn.scan import Project, time_scan
 from seqgen.types import Array, PyTree, load_component
 
@@ -195,7 +196,7 @@ class RecurrentLayer(nnx.Module):
           input_kernel: of the input that arrives step by step, where that is not the layer's whole
             input (`hoist` gives the rest).
         """
-        entering: Any = self.input.kernel[...] if input_kernel is None else input_kernel
+        entering = as_float(self.input.kernel[...]) if input_kernel is None else input_kernel
         assert self.input.bias is not None
         biases: dict[str, Any] = {self.step_name(name): self.input.bias[...]}
         if self.recurrent_kernel is None:

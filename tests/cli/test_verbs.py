@@ -116,6 +116,7 @@ def test_evaluate_for_people_names_every_value(run_a, capsys):
         (["--by_length=a"], "bad --by_length=a"),
         (["--num_beams=0"], "num_beams"),
         (["--compute_dtype=bf16"], "compute_dtype"),
+        (["--quantize=int4"], "quantize"),
     ],
 )
 def test_evaluate_refuses_with_exit_2(run_a, capsys, words, expected):
@@ -135,6 +136,15 @@ def test_bfloat16_is_near_float32_and_named_in_the_report(run_a, capsys):
     assert (exact["compute_dtype"], rounded["compute_dtype"]) == ("float32", "bfloat16")
     assert rounded["loss"] != exact["loss"]
     assert rounded["loss"] == pytest.approx(exact["loss"], rel=0.01)
+
+
+def test_int8_changes_the_answers_scores_alone(run_a, capsys):
+    exact, rounded = (
+        json.loads(call(capsys, "evaluate", f"--workdir={run_a}", f"--quantize={name}", "--json"))
+        for name in ("none", "int8")
+    )
+    assert (exact["quantize"], rounded["quantize"]) == ("none", "int8")
+    assert rounded["loss"] == exact["loss"]
 
 
 # ---- generate ------------------------------------------------------------------------------------
@@ -173,13 +183,14 @@ def test_generate_survives_bad_utf8_and_says_so(run_a, capsys):
     assert "2 lines of - are not valid UTF-8" in captured.err
 
 
-def test_generate_answers_in_bfloat16_too(run_a, capsys):
+@pytest.mark.parametrize("precision", ["--compute_dtype=bfloat16", "--quantize=int8"])
+def test_generate_answers_in_less_precision_too(run_a, capsys, precision):
     def scored(*words):
         with stdin(b"a b c\nc c\n"):
             out = call(capsys, "generate", f"--workdir={run_a}", "--scores", *words)
         return [float(line.split("\t")[0]) for line in out.splitlines()]
 
-    exact, rounded = scored(), scored("--compute_dtype=bfloat16")
+    exact, rounded = scored(), scored(precision)
     assert rounded != exact
     assert rounded == pytest.approx(exact, rel=0.05)
 

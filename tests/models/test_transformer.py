@@ -120,17 +120,22 @@ def test_stepping_equals_one_extension_equals_teacher_forcing(variant, scan):
         # A prompt of ragged length, then the rest.
         first = jnp.minimum(lengths, 2)
         _, half = model.extend(start, tokens[:, :2], first)
-        rest, _ = model.extend(half, tokens[:, 2:], lengths - first)
-        return model(batch), once, jnp.concatenate(steps, 1), rest.hidden, state_once, state
+        rest, after = model.extend(half, tokens[:, 2:], lengths - first)
+        more = [
+            model.extend(end, tokens[:, :1], jnp.ones_like(lengths))[0].hidden
+            for end in (state_once, state, after)
+        ]
+        return model(batch), once, jnp.concatenate(steps, 1), rest.hidden, more, state
 
-    hidden, once, steps, rest, state_once, state = run(params)
+    hidden, once, steps, rest, more, state = run(params)
     want = np.repeat(np.asarray(hidden), beams, axis=0)
     seen = np.arange(tokens.shape[1]) < np.asarray(lengths)[:, None]
     np.testing.assert_allclose(once.hidden[seen], want[seen], atol=1e-5)
     np.testing.assert_allclose(steps[seen], want[seen], atol=1e-5)
     np.testing.assert_allclose(rest[seen[:, 2:]], want[:, 2:][seen[:, 2:]], atol=1e-5)
     np.testing.assert_array_equal(state.lengths, lengths)
-    assert_trees_close(state.cache, state_once.cache, 1e-5)
+    np.testing.assert_allclose(more[1], more[0], atol=1e-5)
+    np.testing.assert_allclose(more[2], more[0], atol=1e-5)
     weights = np.asarray(once.attention)
     np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-5)
     assert not weights[2:4, :, 2:].any()  # sentence 1 has two source tokens

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from seqgen.nn.attention import Attention, KeyValues, attend, init_cache, share_beams, write_cache
+from seqgen.nn.attention import Attention
+from seqgen.nn.attention_plain import KeyValues, attend
 from seqgen.nn.dropout import keep_mask, make_key
 from seqgen.nn.masks import AttentionMask
 
@@ -117,25 +118,3 @@ def test_bad_head_counts():
     for heads, groups in ((3, None), (4, 3)):
         with pytest.raises(ValueError, match="heads"):
             Attention(8, 8, num_heads=heads, num_kv_heads=groups, rngs=nnx.Rngs(0))
-
-
-def test_beams_share_one_memory():
-    beams, query = 3, random(6, 2, 4, 8)
-    memory = KeyValues(random(2, 2, 5, 8, seed=1), random(2, 2, 5, 8, seed=2))
-    copied = jax.tree.map(lambda x: jnp.repeat(x, beams, axis=0), memory)
-    mask = jnp.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], bool)[:, None, None]
-    want, _ = attend(query, copied, jnp.repeat(mask, beams, axis=0))
-    got, _ = attend(share_beams(query, beams), memory, mask)
-    got = got.reshape(2, 2, beams, 4, 8).swapaxes(1, 2).reshape(query.shape)
-    np.testing.assert_allclose(got, want, atol=1e-6)
-
-
-def test_cache_writes_real_tokens_at_each_rows_place_and_nothing_beyond():
-    new = KeyValues(random(3, 2, 2, 4), random(3, 2, 2, 4, seed=1))
-    positions = jnp.array([[0, 1], [3, 4], [4, 5]])
-    real = jnp.array([[True, True], [True, False], [True, True]])
-    cache = write_cache(init_cache(3, 2, 5, 4), new, positions, real)
-    want = np.zeros((3, 2, 5, 4), np.float32)
-    want[0, :, 0], want[0, :, 1] = new.keys[0, :, 0], new.keys[0, :, 1]
-    want[1, :, 3], want[2, :, 4] = new.keys[1, :, 0], new.keys[2, :, 0]
-    np.testing.assert_array_equal(cache.keys, want)

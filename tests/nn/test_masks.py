@@ -35,11 +35,7 @@ def test_no_rule_sees_everything():
     assert np.broadcast_to(masks.AttentionMask().dense(3, 4), (2, 1, 3, 4)).all()
 
 
-def test_cache_and_padding_masks():
-    mask = np.asarray(masks.cache_mask(jnp.array([[0, 1], [3, 4]]), 6))
-    assert mask.shape == (2, 1, 2, 6)
-    np.testing.assert_array_equal(mask.sum(-1)[:, 0], [[1, 2], [4, 5]])
-    assert mask[1, 0, 0, 3] and not mask[1, 0, 0, 4]
+def test_padding_mask():
     np.testing.assert_array_equal(
         np.asarray(masks.padding_mask(jnp.asarray(KEYS)))[:, 0, 0], KEYS != 0
     )
