@@ -116,17 +116,15 @@ def _best_continuations(
     then to the lowest id.
     """
     batch, beams, vocab = logits.shape
-    normalizers = jax.nn.logsumexp(logits, axis=-1)
     constrain = functools.partial(
         constrain_logits, position=state.position, limits=state.limits, values=values
     )
-    best, tokens = top_tokens(logits, min(beams + 1, vocab), constrain)
-    gains = jnp.minimum(best - normalizers[:, :, None], 0.0)
+    gains, tokens = top_tokens(logits, min(beams + 1, vocab), constrain)
     # One logit that is not a number spoils the sum of all: such a beam has no continuation.
     gains = jnp.where(jnp.isnan(gains), -jnp.inf, gains)
     totals = (state.live_log_probs[:, :, None] + gains).reshape(batch, -1)
     log_probs, places = jax.lax.top_k(totals, 2 * beams)
-    parents = places // best.shape[2]
+    parents = places // gains.shape[2]
     return log_probs, parents, jnp.take_along_axis(tokens.reshape(batch, -1), places, axis=1)
 
 

@@ -87,18 +87,17 @@ def sample(
 
     def step(state: SampleState) -> SampleState:
         logits, model_state = next_logits(model, state.model, state.ids, state.position)
-        normalizers = jax.nn.logsumexp(logits, axis=-1)
         constrain = functools.partial(
             constrain_logits, position=state.position, limits=state.limits, values=values
         )
         if state.keys is None:
             best, likeliest = top_tokens(logits, 1, constrain)
-            chosen, tokens = best[:, :, 0], likeliest[:, :, 0]
+            gains, tokens = best[:, :, 0], likeliest[:, :, 0]
         else:
             allowed = constrain(logits, jnp.arange(logits.shape[-1]))
             tokens = draw_tokens(allowed, _fold_position(state.keys, state.position), values)
             chosen = jnp.take_along_axis(allowed, tokens[:, :, None], axis=-1)[:, :, 0]
-        gains = jnp.minimum(chosen - normalizers, 0.0)
+            gains = jnp.minimum(chosen - jax.nn.logsumexp(logits, axis=-1), 0.0)
         # No token is possible where the logits are not numbers: the answer ends there.
         lost = ~jnp.isfinite(gains)
         tokens = jnp.where(lost, EOS_ID, tokens).astype(jnp.int32)

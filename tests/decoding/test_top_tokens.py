@@ -1,4 +1,4 @@
-"""The blockwise search for the largest logits against a stable sort."""
+"""The blockwise search for the likeliest tokens against a stable sort."""
 
 import functools
 
@@ -9,23 +9,17 @@ import pytest
 
 from seqgen.decoding.top_tokens import top_tokens
 
-
-@pytest.mark.parametrize("vocab", [5, 1023, 1700])
-@pytest.mark.parametrize("k", [1, 5])
-def test_constrains_before_it_chooses(vocab, k):
-    logits = np.random.default_rng(vocab).normal(size=(3, 2, vocab)).astype(np.float32)
-
-    def constrain(values, ids):
-        return jnp.where(ids % 5 == 3, -jnp.inf, values)
-
-    values, ids = jax.jit(functools.partial(top_tokens, k=k, constrain=constrain))(logits)
-    want = jax.lax.top_k(constrain(logits, np.arange(vocab)), k)
-    np.testing.assert_array_equal(values, want[0])
-    finite = np.isfinite(want[0])
-    np.testing.assert_array_equal(np.asarray(ids)[finite], np.asarray(want[1])[finite])
+VOCABS = [5, 1021, 1023, 1700]  # one block, a prime number, and numbers with divisors
 
 
-@pytest.mark.parametrize("vocab", [5, 1023, 1700])
+def sorted_reference(logits, k, allowed=True):
+    log_probs = np.asarray(jax.nn.log_softmax(logits, axis=-1))
+    order = np.argsort(-np.where(allowed, logits, -np.inf), axis=-1, kind="stable")[..., :k]
+    chosen = np.take_along_axis(np.where(allowed, log_probs, -np.inf), order, -1)
+    return chosen, order
+
+
+@pytest.mark.parametrize("vocab", VOCABS)
 @pytest.mark.parametrize("k", [1, 5])
 def test_equals_a_stable_sort(vocab, k):
     """Also with many ties, with -inf, and with all the largest side by side."""
@@ -35,7 +29,33 @@ def test_equals_a_stable_sort(vocab, k):
     logits[2] = 0.0
     logits[3, :, 1:] = -np.inf
     logits[4] = -abs(np.arange(vocab) - vocab // 2)
-    values, ids = jax.jit(functools.partial(top_tokens, k=k))(logits)
-    order = np.argsort(-logits, axis=-1, kind="stable")[..., :k]
+    log_probs, ids = jax.jit(functools.partial(top_tokens, k=k))(logits)
+    want, order = sorted_reference(logits, k)
     np.testing.assert_array_equal(ids, order)
-    np.testing.assert_array_equal(values, np.take_along_axis(logits, order, -1))
+    np.testing.assert_allclose(log_probs, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("vocab", VOCABS)
+@pytest.mark.parametrize("k", [1, 5])
+@pytest.mark.parametrize("only_eos", [False, True])
+def test_tokens_that_may_not_come_are_passed_over_and_keep_their_probability(vocab, k, only_eos):
+    logits = np.random.default_rng(vocab).normal(size=(3, 2, vocab)).astype(np.float32)
+    logits[:, :, :3] += 9  # the control ids would win
+
+    def constrain(values, ids):
+        return jnp.where((ids == 3) | (only_eos != (ids > 2)), values, -jnp.inf)
+
+    log_probs, ids = jax.jit(functools.partial(top_tokens, k=k, constrain=constrain))(logits)
+    number = np.arange(vocab)
+    want, order = sorted_reference(logits, k, (number == 3) | (only_eos != (number > 2)))
+    np.testing.assert_allclose(log_probs, want, atol=1e-5)
+    seen = np.isfinite(want)
+    assert seen.any() and (only_eos or seen[..., 0].all())
+    np.testing.assert_array_equal(np.asarray(ids)[seen], order[seen])
+
+
+def test_a_row_that_holds_nan_gives_nan():
+    logits = np.zeros((2, 1, 700), np.float32)
+    logits[0, 0, 600] = np.nan
+    log_probs, _ = top_tokens(jnp.asarray(logits), 3)
+    assert np.isnan(log_probs[0]).all() and np.isfinite(log_probs[1]).all()
