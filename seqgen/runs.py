@@ -15,7 +15,7 @@ from seqgen.evaluation import evaluators
 from seqgen.inference import Generator, one_line
 from seqgen.models import build_model
 from seqgen.nn.parameters import Definition
-from seqgen.nn.quantization import quantize_params
+from seqgen.nn.quantization import quantize_params, round_kernels
 from seqgen.training.checkpoint_reader import CheckpointReader
 from seqgen.training.compilation import enable_compile_cache
 from seqgen.training.sharding import Layout
@@ -38,12 +38,14 @@ class Run:
       config: as it was resolved when training started.
       tokenizers: source and target.
       definition: the model.
+      compute_dtype: operands of the model's matrix products.
     """
 
     path: pathlib.Path
     config: Config
     tokenizers: data.Tokenizers
     definition: Definition
+    compute_dtype: str
 
     @classmethod
     def open(cls, workdir: str | pathlib.Path, *, compute_dtype: str = SCORING_DTYPE) -> "Run":
@@ -68,7 +70,7 @@ class Run:
         cfg = config_module.read_json(path / "config.json")
         tokenizers = data.load_tokenizers(path / "tokenizer")
         definition = build_definition(cfg, tokenizers, compute_dtype=compute_dtype)
-        return cls(path, cfg, tokenizers, definition)
+        return cls(path, cfg, tokenizers, definition, compute_dtype)
 
     def params(self, which: str | int = "best") -> Params:
         """Parameters of a checkpoint: 'best', 'last', 'avg:N' or a step."""
@@ -87,6 +89,8 @@ class Run:
             )
         if quantize == "int8":
             params = quantize_params(params, self.definition.summed_axes)
+        elif self.compute_dtype == "bfloat16":
+            params = round_kernels(params, self.definition.summed_axes)
         return make_generator(self.config, self.definition, params, self.tokenizers)
 
 

@@ -1,4 +1,6 @@
-"""Weights in 8 bits: a scale for each channel, symmetric around zero.
+"""Parameters in less precision, for inference.
+
+8 bits: a scale for each channel, symmetric around zero.
 
 A channel is an output of a kernel [I, O] or a row of a table [V, D]; its largest weight becomes
 127. What is multiplied with such weights is rounded to 8 bits row by row when it is known (dynamic
@@ -62,6 +64,19 @@ def as_float(weights: Array | Int8Weights) -> Array:
 def join_outputs(kernels: Sequence[Any]) -> Any:
     """Kernels [I, O1], [I, O2], ... as one [I, O1 + O2 + ...]."""
     return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-1), *kernels)
+
+
+def round_kernels(params: Params, summed_axes: Params) -> Params:
+    """The same parameters with the kernels of products in bfloat16.
+
+    A model that computes in bfloat16 would round them at every call; its results are the same.
+    Tables stay, for they are looked up in float32 too.
+    """
+
+    def convert(leaf: Array, axis: int) -> Array:
+        return leaf.astype(jnp.bfloat16) if axis == -2 else leaf
+
+    return jax.tree.map(convert, params, summed_axes)
 
 
 def quantize_params(params: Params, summed_axes: Params) -> Params:

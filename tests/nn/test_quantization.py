@@ -20,6 +20,7 @@ from seqgen.nn.quantization import (
     join_outputs,
     quantize_params,
     quantize_rows,
+    round_kernels,
 )
 from seqgen.types import Batch, Sequences
 
@@ -65,6 +66,27 @@ def test_dense_adds_its_bias_and_joined_kernels_equal_single_ones():
     np.testing.assert_allclose(joint, jnp.concatenate(alone, -1) - jnp.tile(bias, 2), atol=1e-6)
     want = dense(x, as_float(first), bias, compute_dtype="float32")
     np.testing.assert_allclose(alone[0], want, atol=0.15)
+
+
+def test_rounded_kernels_change_nothing_in_a_model_that_rounds_them_anyway():
+    definition = build_model(
+        ModelConfig(
+            embed_dim=16,
+            encoder=TransformerEncoderConfig(**TRANSFORMER),
+            decoder=TransformerDecoderConfig(**TRANSFORMER),
+        ),
+        source_vocab_size=19,
+        target_vocab_size=19,
+        compute_dtype="bfloat16",
+    )
+    params = definition.init(jax.random.key(0))
+    rounded = round_kernels(params, definition.summed_axes)
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(rounded)}
+    assert dtypes == {jnp.dtype("bfloat16"), jnp.dtype("float32")}
+    ids = jnp.arange(4, 10)[None]
+    rows = Sequences(ids, jnp.ones_like(ids), jnp.arange(6)[None])
+    run = jax.jit(lambda params: definition.bind(params)(Batch(rows, rows, ids, jnp.ones((1, 6)))))
+    np.testing.assert_array_equal(run(rounded), run(params))
 
 
 def test_weights_cannot_be_summed_along_their_channels():
