@@ -213,7 +213,6 @@ class TransformerDecoder(_Stack):
         positions = state.lengths[:, None] + jnp.arange(num_new)
         real = jnp.arange(num_new) < lengths[:, None]
         history = state.history.extend(real.reshape(batch, num_beams, num_new))
-        mask = history.mask(num_new)
         x = self.add_positions(embedded, positions, max_len=max_len)
         cache, weights = [], None
         layers = layer_list(self.layers, self.cfg.num_layers)
@@ -221,7 +220,7 @@ class TransformerDecoder(_Stack):
             read, attention = layer.enter(x, layer.self_norm), layer.self_attention
             query, new = attention.project_self(read, positions)
             written = old.write(new, state.history)
-            update, _ = attention.step(query, written, mask)
+            update = attention.step_back(query, written, history)
             x = layer.leave(x, update, layer.self_norm, None)
             read, attention = layer.enter(x, layer.cross_norm), layer.cross_attention
             query = attention.project_query(read, positions)

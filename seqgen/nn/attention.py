@@ -12,7 +12,14 @@ from flax import nnx
 
 from seqgen.nn.attention_kernels import attention
 from seqgen.nn.attention_plain import KeyValues
-from seqgen.nn.beam_cache import StepMemory, attend_step, part_beams, share_beams
+from seqgen.nn.beam_cache import (
+    BeamHistory,
+    StepMemory,
+    attend_history,
+    attend_step,
+    part_beams,
+    share_beams,
+)
 from seqgen.nn.dense import Dense, dense
 from seqgen.nn.masks import AttentionMask
 from seqgen.nn.partitioning import constrain, num_shards
@@ -119,6 +126,20 @@ class Attention(nnx.Module):
             share_beams(query, num_beams), memory, mask, compute_dtype=self.compute_dtype
         )
         return self._merge(part_beams(mixed, num_beams)), weights
+
+    def step_back(self, query: Array, cache: StepMemory, history: BeamHistory) -> Array:
+        """Decoding: output [R, T, D] for queries [R, N, T, H] over what their rows have consumed.
+
+        Args:
+          query: of the newest T tokens.
+          cache: with their keys and values.
+          history: with their slots.
+        """
+        num_beams, num_new = history.owners.shape[1], query.shape[2]
+        mixed = attend_history(
+            share_beams(query, num_beams), cache, history, num_new, compute_dtype=self.compute_dtype
+        )
+        return self._merge(part_beams(mixed, num_beams))
 
     def _merge(self, mixed: Array) -> Array:
         """[B, N, T, H] -> the layer's output [B, T, D]."""

@@ -7,6 +7,9 @@ or not, so that writing is one copy.
 """
 
 import dataclasses
+import itertools
+from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -135,6 +138,39 @@ def part_beams(mixed: Array, num_beams: int) -> Array:
     batch, num_heads, queries, head_dim = mixed.shape
     split = mixed.reshape(batch, num_heads, num_beams, queries // num_beams, head_dim)
     return split.swapaxes(1, 2).reshape(batch * num_beams, num_heads, -1, head_dim)
+
+
+def attend_history(
+    query: Array, cache: StepMemory, history: BeamHistory, num_new: int, *, compute_dtype: str
+) -> Array:
+    """What queries [B, N, K * T, H] in the last T = `num_new` slots of a history see in its cache.
+
+    On a CPU the work grows with the slots in use, in a few steps, and not with the room there is.
+    """
+    mask = history.mask(num_new)
+    beams, slots = history.owners.shape[1:]
+    attend = partial(attend_step, compute_dtype=compute_dtype)
+    rooms = _rooms(slots) if jax.default_backend() == "cpu" else (slots,)
+    if len(rooms) == 1:
+        return attend(query, cache, mask)[0]
+
+    def within(room: int) -> Callable[..., Array]:
+        end = room * beams
+
+        def attend_part(query: Array, cache: StepMemory, mask: Array) -> Array:
+            part = StepMemory(cache.keys[..., :end], cache.values[:, :, :end])
+            return attend(query, part, mask[..., :end])[0]
+
+        return attend_part
+
+    index = jnp.sum(history.num_slots > jnp.array(rooms[:-1]))
+    return jax.lax.switch(index, [within(room) for room in rooms], query, cache, mask)
+
+
+def _rooms(slots: int) -> tuple[int, ...]:
+    """Numbers of slots that are read at once: 8, 16, 32, ... and all."""
+    powers = itertools.takewhile(lambda room: room < slots, (8 << i for i in itertools.count()))
+    return (*powers, slots)
 
 
 def attend_step(
