@@ -100,4 +100,20 @@ def decoding_rows() -> Iterator[Row]:
         yield Row(f"decode-{size}-beam{beam}-b{batch}", programs, bars, "sentences/s", TARGET_LEN)
 
 
-ROWS = (*training_rows(), *decoding_rows())
+def translation_rows() -> Iterator[Row]:
+    """The bars of a whole file, text in and text out, with the same weights on both sides."""
+    for beam in (5, 1):
+        programs = {
+            "ct2 float32": f"translate_ct2.py --beam {beam}",
+            "ct2 int8": f"translate_ct2.py --beam {beam} --int8",
+            **{f"seqgen {d}": f"translate_seqgen.py --beam {beam} --dtype {d}" for d in FLOATS},
+            "seqgen int8": f"translate_seqgen.py --beam {beam} --int8",
+        }
+        bars = (
+            Bar(1.2, ("seqgen float32", "seqgen bfloat16"), ("ct2 float32",)),
+            Bar(0.65, ("seqgen int8",), ("ct2 int8",)),
+        )
+        yield Row(f"translate-beam{beam}", programs, bars, "sentences/s")
+
+
+ROWS = (*training_rows(), *decoding_rows(), *translation_rows())

@@ -10,6 +10,7 @@ does, with its sorting, its padding of 20 tokens to 32 and its texts.
 
 import argparse
 import functools
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -117,10 +118,13 @@ def main() -> None:
     parser.add_argument("--path", choices=("search", "generator"), default="search")
     parser.add_argument("--int8", action="store_true", help="8-bit weights and activations")
     args = parser.parse_args()
+    if args.batch == 1:
+        os.environ.setdefault("NPROC", "1")  # read by XLA: a second thread costs more than it does
+
     import jax
 
     from seqgen.decoding.config import DecodeConfig
-    from seqgen.nn.quantization import quantize_params
+    from seqgen.nn.quantization import quantize_params, round_kernels
     from seqgen.training.compilation import enable_compile_cache
     from seqgen.training.precision import resolve_compute_dtype
 
@@ -130,6 +134,8 @@ def main() -> None:
     params = jax.jit(definition.init)(jax.random.key(0))
     if args.int8:
         params = jax.jit(lambda params: quantize_params(params, definition.summed_axes))(params)
+    elif dtype == "bfloat16":
+        params = jax.jit(lambda params: round_kernels(params, definition.summed_axes))(params)
     # The last of the 32 tokens is EOS here and a word in the peers; the decoder's 32 steps are one.
     config = DecodeConfig(
         num_beams=args.beam,

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import sys
 
 import numpy as np
 
@@ -61,6 +62,24 @@ def cache_dir() -> pathlib.Path:
     folder = pathlib.Path(os.environ.get("SEQGEN_PEERS_CACHE", ".peers_cache"))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def translation_dir() -> pathlib.Path:
+    """Folder of a trained run's weights and test lines, which `export_run.py` writes."""
+    return cache_dir() / "translation"
+
+
+def translation_lines() -> list[str]:
+    """The sentences to translate.
+
+    Raises:
+      SystemExit: `export_run.py` was not run.
+    """
+    path = translation_dir() / "sources.txt"
+    if not path.exists():
+        print(f"{path} is not there; run export_run.py first", file=sys.stderr)
+        raise SystemExit(2)
+    return path.read_text(encoding="utf-8").splitlines()
 
 
 def load_batches(count: int) -> list[PeerBatch]:
