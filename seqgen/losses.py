@@ -2,7 +2,11 @@
 
 Target positions are worked off in chunks, and the gradients of a chunk are formed while its logits
 are at hand, in the forward pass: the logits are computed once and forgotten. Label smoothing:
-Szegedy et al. 2016, epsilon / V on every class.
+Szegedy et al. 2016, epsilon / V on every class. z-loss: Chowdhery et al. 2022 (PaLM), section 5.
+
+Where the mesh in force cuts the vocabulary, every device works on its own rows and classes, and
+only maxima, sums and label logits of the classes travel (Shoeybi et al. 2019, "Megatron-LM",
+section 3): neither the logits of a row nor the table are ever put together.
 """
 
 import dataclasses
@@ -12,8 +16,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import PartitionSpec as P
 
 from seqgen.nn.dense import dot, row_major
+from seqgen.nn.vocabulary_cut import VocabularyCut
 from seqgen.types import Array
 
 
@@ -23,8 +29,8 @@ class VocabularyLoss:
     """Float32 scalar SUMS over target tokens; only `loss` carries a gradient.
 
     Attributes:
-      loss: label-smoothed cross-entropy in nats.
-      nll: cross-entropy without smoothing, in nats.
+      loss: label-smoothed cross-entropy in nats, with the z-loss.
+      nll: cross-entropy without smoothing and z-loss, in nats.
       correct: tokens whose label has the largest logit.
       weight: sum of the weights.
     """
@@ -38,8 +44,10 @@ class VocabularyLoss:
 @dataclasses.dataclass(frozen=True)
 class _Options:
     label_smoothing: float
+    z_loss: float
     compute_dtype: str
     chunk_tokens: int
+    cut: VocabularyCut
 
 
 def vocabulary_loss(
@@ -50,10 +58,15 @@ def vocabulary_loss(
     weights: Array,
     *,
     label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
     compute_dtype: str = "float32",
     chunk_tokens: int = 512,
 ) -> VocabularyLoss:
     """Cross-entropy of `hidden @ kernel.T + bias` against `labels`.
+
+    Under a mesh in force (`seqgen.nn.partitioning.axis_rules`) that cuts 'vocab', the kernel and
+    its gradient lie cut over their classes. A vocabulary that the mesh axes do not divide stays
+    whole, as its table does.
 
     Args:
       hidden: float32 [B, T, D].
@@ -62,11 +75,16 @@ def vocabulary_loss(
       labels: int32 [B, T].
       weights: float32 [B, T], 0 where a position does not count.
       label_smoothing: epsilon in [0, 1): the label's target is `1 - epsilon + epsilon / V`.
+      z_loss: coefficient of the squared log-normaliser that every token adds to `loss`; it draws
+        the logits to a scale at which the normaliser is 1 (PaLM: 1e-4).
       compute_dtype: precision of the products ('float32' or 'bfloat16' operands).
       chunk_tokens: about how many positions' logits exist at once; chunks are cut along T, so that
         rows stay on their devices, and hold one position of every row at least.
     """
-    options = _Options(float(label_smoothing), compute_dtype, chunk_tokens)
+    batch, length = labels.shape
+    cut = VocabularyCut.of(batch, length, kernel.shape[0])
+    chunk_tokens = max(1, chunk_tokens // cut.num_row_parts)
+    options = _Options(float(label_smoothing), float(z_loss), compute_dtype, chunk_tokens, cut)
     return _loss(hidden, kernel, bias, labels, weights, options)
 
 
@@ -94,8 +112,10 @@ def _run(
     *,
     with_gradients: bool,
 ) -> tuple[VocabularyLoss, Any]:
+    """The loss and its gradients; where the work is cut, of one device's rows and classes."""
+    cut = options.cut
     batch, length, _ = hidden.shape
-    vocab_size = kernel.shape[0]
+    vocab_size = kernel.shape[0] * cut.num_class_parts
     width = max(1, min(length, -(-options.chunk_tokens // batch)))
     num_chunks = -(-length // width)
     width = -(-length // num_chunks)
@@ -103,23 +123,26 @@ def _run(
     product = partial(dot, compute_dtype=options.compute_dtype)
     table = kernel.astype(options.compute_dtype)
     # The mean logit needs no pass over the logits: it is the product with the mean row.
-    mean_row = table.astype(jnp.float32).mean(0)
-    mean_bias = 0.0 if bias is None else bias.mean()
+    mean_row = cut.over_classes(lax.pmean, table.astype(jnp.float32).mean(0))
+    mean_bias = 0.0 if bias is None else cut.over_classes(lax.pmean, bias.mean())
 
     def one_chunk(carry: Any, chunk: Any) -> Any:
         sums, d_table, d_bias = carry
         rows, labels, weights = chunk
+        labels = cut.own_labels(labels, kernel.shape[0])
         rows = rows.astype(options.compute_dtype)
         logits = product(rows, table, ((1,), (1,)))
         if bias is not None:
             logits = logits + bias
-        largest = logits.max(-1)
-        total = jnp.exp(logits - largest[:, None]).sum(-1)
+        largest = cut.over_classes(lax.pmax, logits.max(-1))
+        total = cut.over_classes(lax.psum, jnp.exp(logits - largest[:, None]).sum(-1))
         log_normalizer = jnp.log(total) + largest
-        label_logits = jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
+        label_logits = cut.label_logits(logits, labels)
         mean_logits = (rows.astype(jnp.float32) * mean_row).sum(-1) + mean_bias
         nll = log_normalizer - label_logits
         smoothed = log_normalizer - (1 - epsilon) * label_logits - epsilon * mean_logits
+        if options.z_loss:
+            smoothed = smoothed + options.z_loss * jnp.square(log_normalizer)
         correct = (label_logits >= largest).astype(jnp.float32)
         sums = sums + jnp.stack([(smoothed * weights).sum(), (nll * weights).sum(),
                                  (correct * weights).sum()])  # fmt: skip
@@ -127,6 +150,8 @@ def _run(
             return (sums, d_table, d_bias), None
         is_label = lax.broadcasted_iota(jnp.int32, logits.shape, 1) == labels[:, None]
         probabilities = jnp.exp(logits - log_normalizer[:, None])
+        if options.z_loss:
+            probabilities *= 1 + 2 * options.z_loss * log_normalizer[:, None]
         d_logits = probabilities - jnp.where(is_label, 1 - epsilon + floor, floor)
         d_logits = (d_logits * weights[:, None]).astype(options.compute_dtype)
         # Formed as [D, V]: only the small operand is transposed in memory, which halves the time.
@@ -140,11 +165,38 @@ def _run(
     d_table = jnp.zeros(kernel.shape[::-1], jnp.float32) if with_gradients else None
     d_bias = jnp.zeros_like(bias) if with_gradients and bias is not None else None
     (sums, d_table, d_bias), d_rows = lax.scan(one_chunk, (zeros, d_table, d_bias), chunks)
-    result = VocabularyLoss(sums[0], sums[1], sums[2], weights.sum())
+    result = cut.sum_rows(VocabularyLoss(sums[0], sums[1], sums[2], weights.sum()))
     if not with_gradients:
         return result, None
     assert d_table is not None
-    return result, (_unchunk(d_rows, batch, length), d_table.T, d_bias)
+    d_hidden = cut.over_classes(lax.psum, _unchunk(d_rows, batch, length))
+    d_table, d_bias = cut.sum_rows((d_table, d_bias))
+    return result, (d_hidden, d_table.T, d_bias)
+
+
+def _place(
+    hidden: Array,
+    kernel: Array,
+    bias: Array | None,
+    labels: Array,
+    weights: Array,
+    options: _Options,
+    *,
+    with_gradients: bool,
+) -> tuple[VocabularyLoss, Any]:
+    """`_run`, once on every device where the work is cut."""
+    run = partial(_run, options=options, with_gradients=with_gradients)
+    cut = options.cut
+    if cut.mesh is not None:
+        rows, table, classes = P(*cut.rows, None), P(cut.classes, None), P(cut.classes)
+        run = jax.shard_map(
+            run,
+            mesh=cut.mesh,
+            in_specs=(rows, table, classes, cut.rows, cut.rows),
+            out_specs=(P(), (rows, table, classes) if with_gradients else None),
+            check_vma=False,
+        )
+    return run(hidden, kernel, bias, labels, weights)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(5,))
@@ -156,7 +208,7 @@ def _loss(
     weights: Array,
     options: _Options,
 ) -> VocabularyLoss:
-    return _run(hidden, kernel, bias, labels, weights, options, with_gradients=False)[0]
+    return _place(hidden, kernel, bias, labels, weights, options, with_gradients=False)[0]
 
 
 def _loss_forward(
@@ -167,7 +219,7 @@ def _loss_forward(
     weights: Array,
     options: _Options,
 ) -> Any:
-    return _run(hidden, kernel, bias, labels, weights, options, with_gradients=True)
+    return _place(hidden, kernel, bias, labels, weights, options, with_gradients=True)
 
 
 def _loss_backward(options: _Options, gradients: Any, cotangent: VocabularyLoss) -> Any:

@@ -25,23 +25,29 @@ def example(bias=True, seed=0):
     )
 
 
-def reference(hidden, kernel, bias, labels, weights, epsilon):
+def reference(hidden, kernel, bias, labels, weights, epsilon, z_loss=0.0):
     logits = hidden @ kernel.T + (0 if bias is None else bias)
     log_probs = jax.nn.log_softmax(logits)
     target = (1 - epsilon) * jax.nn.one_hot(labels, V) + epsilon / V
     nll = -(jax.nn.one_hot(labels, V) * log_probs).sum(-1)
+    penalty = z_loss * jax.nn.logsumexp(logits, axis=-1) ** 2
     return VocabularyLoss(
-        (-(target * log_probs).sum(-1) * weights).sum(),
+        ((penalty - (target * log_probs).sum(-1)) * weights).sum(),
         (nll * weights).sum(),
         ((logits.argmax(-1) == labels) * weights).sum(),
         weights.sum(),
     )
 
 
-@pytest.mark.parametrize("chunk_tokens", [1, 6, 9, 1000])
-@pytest.mark.parametrize("epsilon", [0.0, 0.1])
-@pytest.mark.parametrize("bias", [True, False])
-def test_values_and_gradients_match_the_whole_loss(chunk_tokens, epsilon, bias):
+@pytest.mark.parametrize(
+    ("chunk_tokens", "epsilon", "z_loss", "bias"),
+    [
+        *((c, e, 0.0, b) for c in (1, 6, 9, 1000) for e in (0.0, 0.1) for b in (True, False)),
+        (6, 0.0, 0.05, True),
+        (1000, 0.1, 0.05, False),
+    ],
+)
+def test_values_and_gradients_match_the_whole_loss(chunk_tokens, epsilon, z_loss, bias):
     hidden, kernel, b, labels, weights = example(bias)
 
     def run(loss, *args):
@@ -54,13 +60,25 @@ def test_values_and_gradients_match_the_whole_loss(chunk_tokens, epsilon, bias):
         return jax.jit(jax.grad(scalar, has_aux=True))(parts)
 
     got, got_out = run(
-        lambda *a: vocabulary_loss(*a, label_smoothing=epsilon, chunk_tokens=chunk_tokens)
+        lambda *a: vocabulary_loss(
+            *a, label_smoothing=epsilon, z_loss=z_loss, chunk_tokens=chunk_tokens
+        )
     )
-    want, want_out = run(lambda *a: reference(*a, epsilon))
+    want, want_out = run(lambda *a: reference(*a, epsilon, z_loss))
     for name in ("loss", "nll", "correct", "weight"):
         np.testing.assert_allclose(getattr(got_out, name), getattr(want_out, name), rtol=2e-6)
     for name in want:
         np.testing.assert_allclose(got[name], want[name], atol=2e-6)
+
+
+def test_z_loss_is_in_the_loss_and_in_nothing_else():
+    args = example()
+    plain, more = (vocabulary_loss(*args, z_loss=z) for z in (0.0, 0.1))
+    log_normalizer = jax.nn.logsumexp(args[0] @ args[1].T + args[2], axis=-1)
+    added = 0.1 * (log_normalizer**2 * args[4]).sum()
+    np.testing.assert_allclose(more.loss - plain.loss, added, rtol=1e-5)
+    for name in ("nll", "correct", "weight"):
+        np.testing.assert_array_equal(getattr(more, name), getattr(plain, name))
 
 
 def test_same_values_without_differentiation_and_no_gradient_work():

@@ -111,6 +111,12 @@ class RecurrentEncoderConfig:
         help="recurrent kernel's start (simple, lstm, gru: the others have none)",
         choices=("orthogonal", "uniform"),
     )
+    recurrence_kernel: str = option(
+        "scan",
+        help="how a layer runs over time: a scan, or auto = cuDNN for lstm on one NVIDIA GPU "
+        "wherever whole sequences run layer by layer",
+        choices=("scan", "auto"),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,6 +160,12 @@ class RecurrentDecoderConfig:
         "orthogonal",
         help="recurrent kernel's start (simple, lstm, gru: the others have none)",
         choices=("orthogonal", "uniform"),
+    )
+    recurrence_kernel: str = option(
+        "scan",
+        help="how a layer runs over time: a scan, or auto = cuDNN for lstm on one NVIDIA GPU "
+        "wherever whole sequences run layer by layer",
+        choices=("scan", "auto"),
     )
 
 

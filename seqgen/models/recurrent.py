@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 from flax import nnx
 
 from seqgen.models.checks import encoded_dims
 from seqgen.models.config import RecurrentEncoderConfig
 from seqgen.models.recurrent_decoder import RecurrentDecoder
+from seqgen.nn.bidirectional import read_both_ways
 from seqgen.nn.dropout import dropout, split
 from seqgen.nn.partitioning import constrain
 from seqgen.nn.recurrent import RecurrentLayer
@@ -42,6 +42,7 @@ class RecurrentEncoder(nnx.Module):
                     kind=cfg.cell or cfg.kind,
                     forget_bias=cfg.forget_bias,
                     recurrent_init=cfg.recurrent_init,
+                    kernel=cfg.recurrence_kernel,
                     compute_dtype=compute_dtype,
                     rngs=rngs,
                 )
@@ -65,11 +66,10 @@ class RecurrentEncoder(nnx.Module):
         keys = split(key, self.cfg.num_layers)
         states = []
         for i, layer in enumerate(self.forward):
-            outputs, last = layer(x, mask=mask)
-            if self.backward is not None:
-                backward_outputs, backward_last = self.backward[i](x, mask=mask, reverse=True)
-                outputs = jnp.concatenate([outputs, backward_outputs], axis=-1)
-                last = {n: jnp.concatenate([last[n], backward_last[n]], axis=-1) for n in last}
+            if self.backward is None:
+                outputs, last = layer(x, mask=mask)
+            else:
+                outputs, last = read_both_ways(layer, self.backward[i], x, mask=mask)
             if self.cfg.residual and x.shape == outputs.shape:
                 outputs = outputs + x
             x = dropout(outputs, self.cfg.dropout_rate, keys[i])

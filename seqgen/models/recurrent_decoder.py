@@ -65,6 +65,7 @@ class RecurrentDecoder(nnx.Module):
                 kind=cfg.cell or cfg.kind,
                 forget_bias=cfg.forget_bias,
                 recurrent_init=cfg.recurrent_init,
+                kernel=cfg.recurrence_kernel,
                 **options,
             )
             for i in range(cfg.num_layers)

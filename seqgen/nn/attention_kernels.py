@@ -1,8 +1,9 @@
 """One function for attention, and the choice among the ways to compute it.
 
-'plain' holds all scores of a layer, 'blocked' a block at a time, 'cudnn' none at all: NVIDIA's
-fused kernel behind `jax.nn.dot_product_attention`. All give the same numbers, up to rounding,
-wherever a query sees any key; dropout has the same bits in 'plain' and 'blocked'.
+'plain' holds all scores of a layer, 'blocked' a block at a time, fused kernels none at all:
+'splash' on TPUs, and 'cudnn', NVIDIA's behind `jax.nn.dot_product_attention`. All give the same
+numbers, up to rounding, wherever a query sees any key; dropout has the same bits in 'plain' and
+'blocked'.
 """
 
 import dataclasses
@@ -13,10 +14,11 @@ import jax.numpy as jnp
 
 from seqgen.nn.attention_blocked import attend_blocked
 from seqgen.nn.attention_plain import KeyValues, attend
+from seqgen.nn.attention_splash import attend_splash, splash_refusal, suits_splash
 from seqgen.nn.masks import AttentionMask
 from seqgen.types import Array
 
-KERNELS = ("plain", "blocked", "cudnn")
+KERNELS = ("plain", "blocked", "splash", "cudnn")
 
 # Scores of one head (4 MiB) up to which they are held whole; `benchmarks/attention_memory.py
 # --parts speed` measures on both sides of it.
@@ -54,13 +56,26 @@ def cudnn_refusal(
     return None
 
 
-def choose_kernel(query_len: int, key_len: int) -> str:
-    """What 'auto' means for T queries and S keys.
+def choose_kernel(query: Array, key_len: int, mask: AttentionMask, *, dropping: bool) -> str:
+    """What 'auto' means: 'plain' while a head's scores are few, then 'splash' or 'blocked'.
+
+    'splash' on TPUs, without dropout and without an `allowed` array, where heads are a multiple of
+    64 wide and both lengths at least 128.
 
     cuDNN is never chosen, nor an option of a config: it has been compiled for, but not yet run on a
     GPU, and evaluation in float32 could not use it.
+
+    Args:
+      query: anything with the shape [B, N, T, H].
+      key_len: S.
+      mask: what each query may see.
+      dropping: whether weights are dropped out.
     """
-    return "plain" if query_len * key_len <= PLAIN_SCORES else "blocked"
+    if query.shape[2] * key_len <= PLAIN_SCORES:
+        return "plain"
+    on_tpu = jax.default_backend() == "tpu"
+    can = on_tpu and splash_refusal(mask, dropping=dropping) is None
+    return "splash" if can and suits_splash(query, key_len) else "blocked"
 
 
 def _attend_cudnn(query: Array, memory: KeyValues, mask: AttentionMask) -> Array:
@@ -106,7 +121,7 @@ def attention(
       memory: keys and values [B, G, S, H] where G divides N; query heads n * (N / G) ... share
         key/value head n.
       mask: what each query may see.
-      implementation: 'auto' (see `choose_kernel`), 'plain', 'blocked' or 'cudnn'.
+      implementation: 'auto' (see `choose_kernel`), 'plain', 'blocked', 'splash' or 'cudnn'.
       dropout_rate, key: dropout on the weights; key None = evaluation.
       compute_dtype: operands of the two products.
 
@@ -115,7 +130,7 @@ def attention(
 
     Raises:
       ValueError: for an unknown implementation, segments of one side only, a window below 1, or
-        what cuDNN cannot do if it was asked for.
+        what a fused kernel cannot do if it was asked for.
     """
     if (mask.query_segments is None) != (mask.key_segments is None):
         raise ValueError("an attention mask has segments for queries and keys, or for neither")
@@ -124,12 +139,17 @@ def attention(
     dropping = key is not None and dropout_rate > 0
     query_len, key_len = query.shape[2], memory.keys.shape[2]
     if implementation == "auto":
-        implementation = choose_kernel(query_len, key_len)
+        implementation = choose_kernel(query, key_len, mask, dropping=dropping)
     options = {"dropout_rate": dropout_rate, "key": key, "compute_dtype": compute_dtype}
     if implementation == "plain":
         return attend(query, memory, mask.dense(query_len, key_len), **options)[0]
     if implementation == "blocked":
         return attend_blocked(query, memory, mask, **options)
+    if implementation == "splash":
+        refusal = splash_refusal(mask, dropping=dropping)
+        if refusal is not None:
+            raise ValueError(f"splash attention cannot compute this: {refusal}")
+        return attend_splash(query, memory, mask, compute_dtype=compute_dtype)
     if implementation != "cudnn":
         raise ValueError(f"attention kernel {implementation!r} is not auto or one of {KERNELS}")
     refusal = cudnn_refusal(query, key_len, mask, dropping=dropping, compute_dtype=compute_dtype)

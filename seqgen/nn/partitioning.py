@@ -46,6 +46,11 @@ def axis_rules(mesh: Mesh | None, rules: Rules | None = None) -> Iterator[None]:
         _CURRENT.reset(token)
 
 
+def layout_in_force() -> tuple[Mesh, Rules] | None:
+    """The mesh and table that `axis_rules` put in force; None without a mesh."""
+    return _CURRENT.get()
+
+
 def spec_for(
     axes: Sequence[str | None],
     rules: Rules = DEFAULT_RULES,

@@ -3,8 +3,9 @@
 A layer projects its whole input sequence at once (the input product is hoisted out of the scan), so
 that a step only multiplies the state; gradients of the recurrent kernel are formed after the
 backward scan (`seqgen.nn.scan`). Cells whose gates read the input alone have no recurrent kernel;
-they run in the same layer and stand in `seqgen.nn.linear_recurrence`. Sequences are time-major
-here, [T, B, ...]. Gates stand in the order of the torch library: LSTM input, forget, candidate,
+they run in the same layer and stand in `seqgen.nn.linear_recurrence`. On request an LSTM layer is
+cuDNN's (`seqgen.nn.recurrent_cudnn`) where that can run it. Sequences are time-major here,
+[T, B, ...]. Gates stand in the order of the torch library: LSTM input, forget, candidate,
 output; GRU reset, update, candidate.
 
 Elman, "Finding structure in time", 1990; Hochreiter & Schmidhuber, "Long short-term memory", 1997,
@@ -24,6 +25,7 @@ from seqgen.nn.dense import Dense, dense
 from seqgen.nn.linear_recurrence import LinearCell, State
 from seqgen.nn.parameters import param
 from seqgen.nn.quantization import as_float
+from seqgen.nn.recurrent_cudnn import Weights, cudnn_lstm, cudnn_refusal
 from seqgen.nn.scan import Project, time_scan
 from seqgen.types import Array, PyTree, load_component
 
@@ -148,10 +150,13 @@ class RecurrentLayer(nnx.Module):
         kind: str,
         forget_bias: float = 1.0,
         recurrent_init: str = "orthogonal",
+        kernel: str = "scan",
         compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
-        """Args: kind: name of the cell; recurrent_init: 'orthogonal' or 'uniform' (torch's)."""
+        """Args: kind: name of the cell; recurrent_init: 'orthogonal' or 'uniform' (torch's);
+        kernel: 'scan', or 'auto': cuDNN wherever it can run the layer, the scan elsewhere.
+        """
         cell = build_cell(kind)
         gates = cell.num_gates
         glorot = nnx.initializers.glorot_uniform()
@@ -169,18 +174,28 @@ class RecurrentLayer(nnx.Module):
         own_kernel = own_bias = None
         if not isinstance(cell, LinearCell):
             init = recurrent[recurrent_init]
-            kernel = _gatewise(init, rngs.params(), hidden_dim, hidden_dim, gates)
-            own_kernel = param(kernel, ("embed", "hidden"))
+            drawn = _gatewise(init, rngs.params(), hidden_dim, hidden_dim, gates)
+            own_kernel = param(drawn, ("embed", "hidden"))
             # Where the products are summed, one bias would say the same as the other.
             own_bias = None if cell.joint else param(jnp.zeros_like(bias), ("hidden",))
         self.recurrent_kernel, self.recurrent_bias = own_kernel, own_bias
         self.highway = isinstance(cell, LinearCell) and cell.highway and in_dim == hidden_dim
-        self.kind, self.compute_dtype = kind, compute_dtype
+        self.kind, self.kernel, self.compute_dtype = kind, kernel, compute_dtype
         self.in_dim, self.hidden_dim = in_dim, hidden_dim
 
     @property
     def cell(self) -> Cell | LinearCell:
         return build_cell(self.kind)
+
+    @property
+    def weights(self) -> Weights:
+        """Input kernel, recurrent kernel and bias."""
+        assert self.recurrent_kernel is not None and self.input.bias is not None
+        return self.input.kernel[...], self.recurrent_kernel[...], self.input.bias[...]
+
+    def uses_cudnn(self, x: Array, *, added: bool = False) -> bool:
+        """Whether a sequence [T, B, I] goes to cuDNN; `added` as in a call."""
+        return self.kernel == "auto" and cudnn_refusal(self.kind, x.shape[0], added=added) is None
 
     def initial_state(self, rows: int) -> State:
         """Zeros [rows, H]."""
@@ -249,18 +264,25 @@ class RecurrentLayer(nnx.Module):
         Args:
           x: [T, B, I].
           state: before the first step; zeros if None.
-          mask: bool [T, B]; where False, the state passes through unchanged. None = all True.
+          mask: bool [T, B], True up to each row's length; beyond, the state passes through
+            unchanged. None = all True.
           added: added to the input product, [B, G * H] or None.
           reverse: read from the last step to the first.
 
         Returns:
-          Hidden states [T, B, H] and the last state.
+          Hidden states [T, B, H], meaningless beyond a row's length, and the last state.
         """
         cell = self.cell
+        state = self.initial_state(x.shape[1]) if state is None else state
+        # In reverse cuDNN reads only beside a forward direction (`seqgen.nn.bidirectional`).
+        if not reverse and self.uses_cudnn(x, added=added is not None):
+            outputs, (last,) = cudnn_lstm(
+                x, [state], [self.weights], mask=mask, compute_dtype=self.compute_dtype
+            )
+            return outputs, last
         gates = self.hoist(x)
         if added is not None:
             gates = gates + added
-        state = self.initial_state(x.shape[1]) if state is None else state
         assert self.input.bias is not None
         bias: Any = self.input.bias[...]
         if isinstance(cell, LinearCell):

@@ -77,6 +77,11 @@ class TrainConfig:
     label_smoothing: float = option(
         0.0, help="share of probability spread over all classes", minimum=0.0, maximum=0.999
     )
+    z_loss: float = option(
+        0.0,
+        help="weight of the squared log-normaliser in the training loss (PaLM: 1e-4)",
+        minimum=0.0,
+    )
     ema_decay: float = option(
         0.0,
         help="decay of the moving average of parameters used in evaluation (0 = off)",

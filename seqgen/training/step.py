@@ -39,7 +39,7 @@ def make_loss(
 ) -> LossFunction:
     """`loss(params, batch, key) -> (objective sum, {'loss', 'nll', 'correct', 'weight'} sums)`.
 
-    `key=None` is evaluation: no dropout, no label smoothing, no scheduled sampling.
+    `key=None` is evaluation: no dropout, label smoothing, z-loss or scheduled sampling.
     """
 
     def loss(params: Params, batch: Batch, key: Any) -> tuple[Array, dict[str, Array]]:
@@ -56,6 +56,7 @@ def make_loss(
             batch.labels,
             batch.weights,
             label_smoothing=0.0 if key is None else train_cfg.label_smoothing,
+            z_loss=0.0 if key is None else train_cfg.z_loss,
             compute_dtype=compute_dtype,
             chunk_tokens=train_cfg.loss_chunk_tokens or batch.labels.size,
         )

@@ -23,8 +23,12 @@ def arrays(length=5, width=4, heads=2):
 
 
 def test_short_rows_are_plain_and_long_ones_blocked():
-    assert choose_kernel(64, 64) == choose_kernel(1024, 1024) == "plain"
-    assert choose_kernel(8192, 8192) == choose_kernel(1025, 1024) == "blocked"
+    def chosen(query_len, key_len):
+        query = jax.ShapeDtypeStruct((1, 2, query_len, 64), jnp.float32)
+        return choose_kernel(query, key_len, AttentionMask(), dropping=False)
+
+    assert chosen(64, 64) == chosen(1024, 1024) == "plain"
+    assert chosen(8192, 8192) == chosen(1025, 1024) == "blocked"
 
 
 def test_plain_is_bit_for_bit_what_it_was():

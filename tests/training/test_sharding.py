@@ -1,4 +1,5 @@
 import functools
+import re
 
 import jax
 import numpy as np
@@ -10,11 +11,13 @@ from toy_training import VOCAB, toy_batch, toy_definition
 from seqgen.errors import ConfigError
 from seqgen.models import build_model
 from seqgen.models.config import ModelConfig, RecurrentEncoderConfig, TransformerDecoderConfig
+from seqgen.nn.dropout import make_key
 from seqgen.training.checkpoint import CheckpointStore
-from seqgen.training.config import MeshConfig, OptimizerConfig
+from seqgen.training.config import MeshConfig, OptimizerConfig, TrainConfig
 from seqgen.training.optimizer import build_optimizer
 from seqgen.training.sharding import Layout, mesh_rules, rows_multiple
 from seqgen.training.state import abstract_state, flatten, state_digest
+from seqgen.training.step import make_loss
 
 EIGHT = MeshConfig(data=2, fsdp=2, tensor=2)
 
@@ -98,6 +101,33 @@ def test_shardings_follow_paths_even_between_equal_shapes():
             name = path.rsplit("/", 1)[-1]
             if name in wanted:
                 assert leaf.sharding == wanted[name], path
+
+
+def test_no_device_holds_the_whole_vocabulary_in_a_step():
+    """Neither look-up nor loss nor their gradients: no other length here is 44."""
+    vocab_size = 44
+    cfg = ModelConfig(
+        embed_dim=16,
+        tie_embeddings="all",
+        encoder=RecurrentEncoderConfig(kind="simple", num_layers=1, hidden_dim=8),
+        decoder=TransformerDecoderConfig(num_layers=1, num_heads=2, ff_dim=32),
+    )
+    definition = build_model(cfg, source_vocab_size=vocab_size, target_vocab_size=vocab_size)
+    layout = Layout.of(MeshConfig(data=2, tensor=4))
+    optimizer = build_optimizer(LINEAR, num_steps=50, axes=definition.axes)
+    params = abstract_state(definition, optimizer, layout=layout).params
+    places = jax.tree.map(lambda leaf: leaf.sharding, params)
+    loss = make_loss(definition, TrainConfig(z_loss=0.01), compute_dtype="float32")
+    gradients = jax.jit(
+        jax.grad(lambda params, batch: loss(params, batch, make_key(0, step=0))[0]),
+        in_shardings=(places, layout.rows),
+        out_shardings=places,
+    )
+    with layout.activations():
+        program = gradients.lower(params, toy_batch(0)).compile().as_text()
+    shapes = set(re.findall(r"\w\[([\d,]+)\]", program))
+    lengths = {int(length) for shape in shapes for length in shape.split(",")}
+    assert vocab_size // 4 in lengths and vocab_size not in lengths
 
 
 def test_too_few_devices_say_so():

@@ -239,8 +239,9 @@ def test_seed_keys_differ_and_are_never_the_seed():
     assert 0 not in keys
 
 
-def test_label_smoothing_is_for_training_only():
-    cfg = TrainConfig(label_smoothing=0.2)
+@pytest.mark.parametrize("option", ["label_smoothing", "z_loss"])
+def test_label_smoothing_and_z_loss_are_for_training_only(option):
+    cfg = TrainConfig(**{option: 0.2})
     loss = make_loss(toy_definition(dropout_rate=0.0), cfg, compute_dtype="float32")
     _, state = setup()
     _, training = loss(state.params, toy_batch(0), make_key(0, step=0))
