@@ -122,18 +122,22 @@ class TransformerState:
     Attributes:
       lengths: int32 [R] tokens consumed so far.
       cache: per layer, keys and values of consumed tokens [R, G, max_len, H].
-      memory: per layer, projected keys and values of the source [B, G, S, H], shared by beams.
+      memory: per layer, projected keys and values of the source [B, G, S, H], shared by beams;
+        None without an encoder.
       memory_mask: bool [B, 1, 1, S].
     """
 
     lengths: Array
     cache: tuple[KeyValues, ...]
-    memory: tuple[KeyValues, ...]
+    memory: tuple[KeyValues | None, ...]
     memory_mask: Array
 
 
 class TransformerDecoder(_Stack):
-    """Causal stack over the target with cross-attention over any encoder's memory."""
+    """Causal stack over the target with cross-attention over any encoder's memory.
+
+    Where there is no encoder (`encoded.memory` is 0) its layers have no cross-attention.
+    """
 
     def __init__(
         self,
@@ -147,7 +151,7 @@ class TransformerDecoder(_Stack):
         super().__init__(
             cfg,
             embed_dim=embed_dim,
-            memory_dim=encoded.memory,
+            memory_dim=encoded.memory or None,
             compute_dtype=compute_dtype,
             rngs=rngs,
         )
@@ -184,7 +188,9 @@ class TransformerDecoder(_Stack):
         attention = layers[0].self_attention
         cache = init_cache(rows, attention.num_kv_heads, max_len, attention.head_dim)
         memory = tuple(
-            layer.cross_attention.project_memory(encoded.memory, encoded.positions)
+            None
+            if layer.cross_attention is None
+            else layer.cross_attention.project_memory(encoded.memory, encoded.positions)
             for layer in layers
         )
         return TransformerState(
@@ -213,16 +219,18 @@ class TransformerDecoder(_Stack):
             new = write_cache(old, new, positions, real)
             update, _ = attention.mix(query, new, mask)
             x = layer.leave(x, update, layer.self_norm, None)
-            read, attention = layer.enter(x, layer.cross_norm), layer.cross_attention
-            query = attention.project_query(read, positions)
-            shared = share_beams(query, num_beams)
-            update, weights = attention.mix(shared, memory, state.memory_mask)
-            x = layer.leave(x, update.reshape(x.shape), layer.cross_norm, None)
+            if memory is not None:
+                read, attention = layer.enter(x, layer.cross_norm), layer.cross_attention
+                query = attention.project_query(read, positions)
+                shared = share_beams(query, num_beams)
+                update, weights = attention.mix(shared, memory, state.memory_mask)
+                x = layer.leave(x, update.reshape(x.shape), layer.cross_norm, None)
             update = layer.feed_forward(layer.enter(x, layer.feed_forward_norm))
             x = layer.leave(x, update, layer.feed_forward_norm, None)
             cache.append(new)
-        assert weights is not None
-        attention_map = weights.mean(1).reshape(rows, num_new, -1)
+        attention_map = None
+        if weights is not None:
+            attention_map = weights.mean(1).reshape(rows, num_new, -1)
         state = dataclasses.replace(state, lengths=state.lengths + lengths, cache=tuple(cache))
         return DecodeOutput(self.finish(x), attention_map), state
 
