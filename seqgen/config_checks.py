@@ -73,9 +73,19 @@ def _refuse(cause: str, *details: tuple[str, str]) -> None:
 def _check_text(cfg: Any) -> None:
     data, tokenizer = cfg.data, cfg.tokenizer
     kinds = {"encoder": cfg.model.encoder.kind, "decoder": cfg.model.decoder.kind}
-    recurrent = [
-        f"model.{name}.kind={kind}" for name, kind in kinds.items() if kind != "transformer"
-    ]
+    others = ("transformer", "none")
+    recurrent = [f"model.{name}.kind={kind}" for name, kind in kinds.items() if kind not in others]
+    has_prefix = getattr(cfg.model.encoder, "source_prefix", False)
+    if data.batching == "packing" and has_prefix:
+        _refuse(
+            "model.encoder.source_prefix=true makes one row of each pair: packing has no place",
+            ("choose", "data.batching=buckets"),
+        )
+    if has_prefix and not tokenizer.joint:
+        _refuse(
+            "model.encoder.source_prefix=true needs one vocabulary for both sides",
+            ("choose", "tokenizer.joint=true"),
+        )
     if data.batching == "packing" and recurrent:
         _refuse(
             "packing is for Transformers: a recurrent state would run from one pair into the next",
@@ -130,6 +140,12 @@ def _check_loop(cfg: Any) -> None:
         _refuse(
             f"train.teacher_forcing_rate={train.teacher_forcing_rate:g} is for recurrent decoders",
             ("now", "model.decoder.kind=transformer"),
+        )
+    if train.teacher_forcing_rate < 1.0 and getattr(cfg.model.encoder, "source_prefix", False):
+        _refuse(
+            f"train.teacher_forcing_rate={train.teacher_forcing_rate:g} would exchange tokens of "
+            "the source, too",
+            ("now", "model.encoder.source_prefix=true"),
         )
     if train.patience and not train.eval_every_steps:
         _refuse("train.patience counts evaluations, and train.eval_every_steps=0 makes none")

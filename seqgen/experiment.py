@@ -13,6 +13,7 @@ from seqgen.config import Config
 from seqgen.errors import ConfigError
 from seqgen.evaluation import evaluators
 from seqgen.inference import Generator, one_line
+from seqgen.models.checks import check_reads_sources
 from seqgen.nn.parameters import Definition
 from seqgen.runs import SCORING_DTYPE, build_definition, make_generator, pick_split
 from seqgen.training import loop, run_directory
@@ -48,9 +49,11 @@ def train(
       stop: entered here; a caller who sets its `requested` ends the run as a signal does.
 
     Raises:
-      ConfigError: the directory belongs to another experiment, or another process trains there.
+      ConfigError: the directory belongs to another experiment, another process trains there, or
+        the model has no place for the sources of the data.
       DataError: the corpus cannot be used.
     """
+    check_reads_sources(cfg.model)
     with contextlib.ExitStack() as stack:
         run = stack.enter_context(run_directory.RunDirectory(workdir))
         progress = progress or make_progress(log=run.log)

@@ -139,14 +139,18 @@ def make_generator(
     def limit(part: Any) -> int | None:
         return part.max_positions if getattr(part, "positions", "") == "learned" else None
 
+    source_limit, target_limit = limit(cfg.model.encoder), limit(cfg.model.decoder)
+    if target_limit is not None and getattr(cfg.model.encoder, "source_prefix", False):
+        source_limit = cfg.data.max_source_len  # both stand in the decoder's table
+        target_limit -= source_limit
     return Generator(
         definition,
         params,
         tokenizers.source,
         tokenizers.target,
         cfg.decode,
-        max_source_len=limit(cfg.model.encoder),
-        max_target_len=limit(cfg.model.decoder),
+        max_source_len=source_limit,
+        max_target_len=target_limit,
     )
 
 

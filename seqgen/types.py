@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar
 
 import jax
+import jax.numpy as jnp
 
 from seqgen.errors import ConfigError
 
@@ -58,19 +59,24 @@ class Sequences:
     positions: Array
 
 
+def no_source(num_rows: int) -> Sequences:
+    """Sources of no tokens, [num_rows, 0]: what a language model without a prompt goes on from."""
+    return Sequences(*(jnp.zeros((num_rows, 0), jnp.int32) for _ in range(3)))
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """One micro-batch of an encoder-decoder.
+    """One micro-batch of pairs, or (without sources) of plain text.
 
     Attributes:
-      source: ids end with EOS_ID.
+      source: ids end with EOS_ID; None where a language model reads targets alone.
       target: the decoder's INPUT: BOS_ID followed by the target ids.
       labels: int32 [B, T]: the target ids followed by EOS_ID (target shifted left by one).
       weights: float32 [B, T]: 1 on real labels, 0 on padding.
     """
 
-    source: Sequences
+    source: Sequences | None
     target: Sequences
     labels: Array
     weights: Array

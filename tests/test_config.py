@@ -188,7 +188,7 @@ error: bad value for  model.encoder.norm: layer_norm
 error: bad value for  model.encoder.kind: lstn
   you typed      --config.model.encoder.kind=lstn
   did you mean   lstm
-  it takes       one of transformer, simple, lstm, gru, mingru, minlstm, sru, ssru""",
+  it takes       one of transformer, simple, lstm, gru, mingru, minlstm, sru, ssru, none""",
     "--config.evaluation.metrics=bleu,rouge": """\
 error: bad value for  evaluation.metrics: bleu,rouge
   you typed      --config.evaluation.metrics=bleu,rouge
@@ -225,6 +225,14 @@ def test_kind_exchanges_the_variant_and_keeps_shared_fields():
     assert type(encoder).__name__ == "RecurrentEncoderConfig"
     shared = (encoder.kind, encoder.num_layers, encoder.dropout_rate, encoder.hidden_dim)
     assert shared == ("gru", 3, 0.2, 32)
+
+
+def test_no_encoder_is_a_kind_that_can_be_typed():
+    words = ["--config.model.encoder.kind=none", "--config.model.encoder.source_prefix"]
+    encoder = config.override({}, words).model.encoder
+    assert (type(encoder).__name__, encoder.source_prefix) == ("NoEncoderConfig", True)
+    again = config.from_json(config.to_json(config.override({}, words[:1])))
+    assert again.model.encoder.kind == "none" and not again.model.encoder.source_prefix
 
 
 def test_kind_within_one_variant_keeps_everything():

@@ -100,6 +100,12 @@ def recurrent(encoder=None, decoder=None, **sections):
     return {"model": parts, **sections}
 
 
+def alone(source_prefix=False, *, decoder=None, tie_embeddings="target_output", **sections):
+    encoder = {"kind": "none", "source_prefix": source_prefix}
+    model = {"encoder": encoder, "decoder": decoder or {}, "tie_embeddings": tie_embeddings}
+    return {"model": model, **sections}
+
+
 CONTRADICTIONS = {
     "num_kv_heads": {"model": {"encoder": {"num_kv_heads": 3}}},
     "even head width": {
@@ -108,6 +114,18 @@ CONTRADICTIONS = {
     "max_positions": {"model": {"decoder": {"positions": "learned", "max_positions": 8}}},
     "packing is for": recurrent(data={"batching": "packing"}),
     "one vocabulary": {"model": {"tie_embeddings": "all"}, "tokenizer": {"joint": False}},
+    "there is no encoder": alone(tie_embeddings="all"),
+    "bridge=dense": alone(decoder={"kind": "lstm", "attention": "none"}),
+    "vocabulary for both sides": alone(True, tokenizer={"joint": False}),
+    "packing has no place": alone(True, data={"batching": "packing"}),
+    "max_source_len + data.max_target_len=512": alone(
+        True, decoder={"positions": "learned", "max_positions": 511}
+    ),
+    "exchange tokens of the source": alone(
+        True,
+        decoder={"kind": "gru", "attention": "none", "bridge": "zero"},
+        train={"teacher_forcing_rate": 0.5},
+    ),
     "tokenizer.path": {"tokenizer": {"kind": "given"}},
     "sampling_alpha": {"tokenizer": {"kind": "byte", "sampling_alpha": 0.1}},
     "same layers": recurrent({"hidden_dim": 8}, {"bridge": "copy"}),
@@ -145,6 +163,9 @@ def test_their_repaired_twins_are_taken():
     config.from_dict({"optimizer": {"name": "adamw", "weight_decay": 0.1}})
     config.from_dict({"optimizer": {"name": "my.module:rule", "weight_decay": 0.1}})
     config.from_dict({"data": {"batching": "packing"}})
+    config.from_dict(alone(data={"batching": "packing"}, tokenizer={"joint": False}))
+    config.from_dict(alone(decoder={"kind": "lstm", "attention": "none", "bridge": "zero"}))
+    config.from_dict(alone(True, decoder={"positions": "learned", "max_positions": 512}))
 
 
 def test_a_short_run_of_a_long_recipe_is_a_note_not_an_error():

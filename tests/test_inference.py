@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 from decoding.toy_model import ToyModel
 
+from seqgen import config
+from seqgen.data import Tokenizers
 from seqgen.decoding import DecodeConfig
 from seqgen.errors import ConfigError
 from seqgen.inference import Generator
+from seqgen.runs import make_generator
 from seqgen.types import EOS_ID
 
 
@@ -53,6 +56,22 @@ def lines(count, seed=0, longest=14):
 @pytest.fixture(scope="module")
 def generator():
     return make(DecodeConfig(batch_size=8))
+
+
+def test_a_position_table_that_holds_both_sides_limits_both():
+    cfg = config.from_dict(
+        {
+            "model": {
+                "encoder": {"kind": "none", "source_prefix": True},
+                "decoder": {"positions": "learned", "max_positions": 40},
+            },
+            "data": {"max_source_len": 12, "max_target_len": 20},
+        }
+    )
+    toy = make()
+    made = make_generator(cfg, toy.definition, toy.params, Tokenizers(Letters(), Letters()))
+    source = len(made._encode_source("a" * 50, 0, made.decode_config))
+    assert (source, len(made._encode_target("a" * 50, 0))) == (12, 28)
 
 
 def test_answers_stand_in_the_order_of_the_lines(generator):

@@ -8,6 +8,7 @@ import pytest
 
 from seqgen import config, experiment
 from seqgen.cli.main import main
+from seqgen.errors import ConfigError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "configs").rglob("*.py"))
@@ -55,7 +56,7 @@ def test_tiny_form_trains(path, corpus, tmp_path):
     assert rows[-1]["eval/loss"] > 0
 
 
-@pytest.mark.parametrize("name", ["quickstart", "translation/gru_bahdanau"])
+@pytest.mark.parametrize("name", ["quickstart", "translation/gru_bahdanau", "number_words/gpt"])
 def test_tiny_form_decodes_and_scores(name, corpus, tmp_path, capsys):
     rows = train_tiny(ROOT / f"configs/{name}.py", corpus, tmp_path)
     assert 0 <= rows[-1]["eval/exact_match"] <= 1
@@ -71,6 +72,14 @@ def test_twins_differ_in_the_model_alone():
         for part in ("data", "tokenizer", "train", "optimizer", "mesh", "decode", "evaluation"):
             assert getattr(twin, part) == getattr(twins[0], part), (twin.name, part)
         assert twin.model.embed_dim == twins[0].model.embed_dim
+
+
+def test_a_language_model_is_not_trained_on_pairs(tmp_path):
+    words = ["--config.model.encoder={'kind': 'none'}"]
+    cfg = config.load(spec_of(ROOT / "configs/number_words/gpt.py", "tiny"), words)
+    with pytest.raises(ConfigError, match="data for language models: text without sources"):
+        experiment.train(cfg, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_every_option_that_binds_a_run_has_a_default_for_older_runs():

@@ -15,7 +15,11 @@ from work import (
     BPE_SIZE,
     DROPOUT_RATE,
     EOS_ID,
+    GPT_DIM,
+    GPT_HEADS,
+    GPT_LAYERS,
     GPT_SHAPES,
+    GPT_VOCAB,
     HIDDEN_DIM,
     PAD_ID,
     RECURRENT_MODELS,
@@ -24,7 +28,6 @@ from work import (
 )
 
 MAX_LEN = 256
-GPT_VOCAB, GPT_LAYERS, GPT_DIM, GPT_HEADS = 65, 4, 128, 4
 
 
 class Transformer(nn.Module):

@@ -1,4 +1,4 @@
-"""Training steps of seqgen: one pass trains on the batches of `prepare.py`.
+"""Training steps of seqgen: a pass trains on the batches of `prepare.py` (GPT: random ids).
 
     echo | python benchmarks/peers/train_seqgen.py --model lstm-luong --nb 1 [--dtype float32]
 
@@ -16,7 +16,11 @@ from work import (
     BPE_SIZE,
     CLIP_NORM,
     DROPOUT_RATE,
+    GPT_DIM,
+    GPT_HEADS,
+    GPT_LAYERS,
     GPT_SHAPES,
+    GPT_VOCAB,
     HIDDEN_DIM,
     LABEL_SMOOTHING,
     LEARNING_RATE,
@@ -26,21 +30,44 @@ from work import (
     PeerBatch,
     count_tokens,
     load_batches,
+    make_characters,
 )
 
 MODELS = (*(f"transformer-{size}" for size in SIZES), *RECURRENT_MODELS, *GPT_SHAPES)
 
 
 def model_config(name: str) -> tuple[Any, int]:
-    """The `ModelConfig` of a name in `MODELS` (GPT left out) and its vocabulary size."""
+    """The `ModelConfig` of a name in `MODELS` and its vocabulary size."""
     from seqgen.models.config import (
         ModelConfig,
+        NoEncoderConfig,
         RecurrentDecoderConfig,
         RecurrentEncoderConfig,
         TransformerDecoderConfig,
         TransformerEncoderConfig,
     )
 
+    if name in GPT_SHAPES:
+        decoder = TransformerDecoderConfig(
+            num_layers=GPT_LAYERS,
+            num_heads=GPT_HEADS,
+            ff_dim=4 * GPT_DIM,
+            activation="gelu",
+            norm_position="pre",
+            positions="learned",
+            max_positions=GPT_SHAPES[name][1],
+            dropout_rate=0.0,
+            attention_dropout_rate=0.0,
+            bias=False,
+        )
+        config = ModelConfig(
+            embed_dim=GPT_DIM,
+            dropout_rate=0.0,
+            scale_embeddings=False,
+            encoder=NoEncoderConfig(),
+            decoder=decoder,
+        )
+        return config, GPT_VOCAB
     shared = {"dropout_rate": DROPOUT_RATE, "tie_embeddings": "all"}
     if name in RECURRENT_MODELS:
         cell, attention = RECURRENT_MODELS[name]
@@ -91,24 +118,43 @@ def build_definition(name: str, *, compute_dtype: str) -> Any:
     )
 
 
+def to_rows(ids: Any, real: Any) -> Any:
+    """`Sequences` of ids [B, T] where `real` (bool [B, T])."""
+    import numpy as np
+
+    from seqgen.types import Sequences
+
+    positions = np.where(real, np.arange(ids.shape[1], dtype=np.int32), 0)
+    return Sequences(ids=ids, segments=real.astype(np.int32), positions=positions)
+
+
 def to_batch(batch: PeerBatch) -> Any:
     """The same rows as the framework's loader hands them over."""
     import numpy as np
 
-    from seqgen.types import Batch, Sequences
-
-    def rows(ids: Any, real: Any) -> Sequences:
-        positions = np.where(real, np.arange(ids.shape[1], dtype=np.int32), 0)
-        return Sequences(ids=ids, segments=real.astype(np.int32), positions=positions)
+    from seqgen.types import Batch
 
     real = batch.labels != PAD_ID
     return Batch(
-        source=rows(batch.source, batch.source != PAD_ID),
+        source=to_rows(batch.source, batch.source != PAD_ID),
         # A short row's EOS is no input: the loader never puts it there, the peers' mask hides it.
-        target=rows(np.where(real, batch.target, PAD_ID).astype(np.int32), real),
+        target=to_rows(np.where(real, batch.target, PAD_ID).astype(np.int32), real),
         labels=batch.labels,
         weights=real.astype(np.float32),
     )
+
+
+def character_batches(name: str) -> tuple[list[Any], int]:
+    """Batches of a character model, without sources, and the tokens of all of them."""
+    import numpy as np
+
+    from seqgen.types import Batch
+
+    steps = make_characters(name)
+    real = np.ones(steps[0, :, 1:].shape, bool)
+    weights = real.astype(np.float32)
+    batches = [Batch(None, to_rows(ids[:, :-1], real), ids[:, 1:], weights) for ids in steps]
+    return batches, steps[..., 1:].size
 
 
 def run(name: str, *, dtype: str, num_batches: int) -> None:
@@ -124,7 +170,8 @@ def run(name: str, *, dtype: str, num_batches: int) -> None:
     enable_compile_cache()
     dtype = resolve_compute_dtype(dtype, report=lambda line: print(line, file=sys.stderr))
     definition = build_definition(name, compute_dtype=dtype)
-    train_cfg = TrainConfig(label_smoothing=LABEL_SMOOTHING, compute_dtype=dtype)
+    smoothing = 0.0 if name in GPT_SHAPES else LABEL_SMOOTHING
+    train_cfg = TrainConfig(label_smoothing=smoothing, compute_dtype=dtype)
     optimizer_cfg = OptimizerConfig(
         learning_rate=LEARNING_RATE,
         schedule="constant",
@@ -145,8 +192,11 @@ def run(name: str, *, dtype: str, num_batches: int) -> None:
         report=lambda report: print(report.line(), file=sys.stderr),
     )
     state = init_state(definition, optimizer, layout=layout)
-    loaded = load_batches(num_batches)
-    batches = [to_batch(batch) for batch in loaded]
+    if name in GPT_SHAPES:
+        batches, tokens = character_batches(name)
+    else:
+        loaded = load_batches(num_batches)
+        batches, tokens = [to_batch(batch) for batch in loaded], count_tokens(loaded)
 
     def run_pass() -> float:
         nonlocal state
@@ -155,7 +205,7 @@ def run(name: str, *, dtype: str, num_batches: int) -> None:
             state, metrics = step(state, [batch])
         return float(metrics["loss"])  # waits for the last step
 
-    serve(f"seqgen-{name}-{dtype}", run_pass, tokens=count_tokens(loaded))
+    serve(f"seqgen-{name}-{dtype}", run_pass, tokens=tokens)
 
 
 def main() -> None:
@@ -164,8 +214,6 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--nb", type=int, default=1, help="batches in a pass")
     args = parser.parse_args()
-    if args.model in GPT_SHAPES:
-        parser.error(f"{args.model}: seqgen has no decoder-only model yet")
     run(args.model, dtype=args.dtype, num_batches=args.nb)
 
 

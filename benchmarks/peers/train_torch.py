@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from protocol import serve
 from torch import Tensor, nn
-from torch_models import GPT_VOCAB, MODELS, build_torch_model
+from torch_models import MODELS, build_torch_model
 from work import (
     ADAM_BETAS,
     CLIP_NORM,
@@ -22,9 +22,9 @@ from work import (
     PAD_ID,
     count_tokens,
     load_batches,
+    make_characters,
 )
 
-GPT_STEPS = {"gpt-12x64": 20, "gpt-32x256": 6}  # in a pass; a single step would be too short
 Example = tuple[tuple[Tensor, ...], Tensor]  # what the model reads, and what it should say
 
 
@@ -39,10 +39,9 @@ def translation_examples(count: int) -> tuple[list[Example], int]:
 
 
 def character_examples(name: str) -> tuple[list[Example], int]:
-    """Random characters, which cost what real ones cost."""
-    rows, context = GPT_SHAPES[name]
-    ids = torch.randint(GPT_VOCAB, (GPT_STEPS[name], rows, context + 1))
-    return [((step[:, :-1],), step[:, 1:]) for step in ids], GPT_STEPS[name] * rows * context
+    """Steps of a character model, and the tokens of all of them."""
+    ids = torch.from_numpy(make_characters(name)).long()
+    return [((step[:, :-1],), step[:, 1:]) for step in ids], ids[..., 1:].numel()
 
 
 def main() -> None:

@@ -40,6 +40,8 @@ RECURRENT_MODELS = {  # cell and attention
     "gru-bahdanau": ("gru", "bahdanau"),
 }
 GPT_SHAPES = {"gpt-12x64": (12, 64), "gpt-32x256": (32, 256)}  # batch, context
+GPT_STEPS = {"gpt-12x64": 20, "gpt-32x256": 6}  # in a pass; a single step would be too short
+GPT_VOCAB, GPT_LAYERS, GPT_DIM, GPT_HEADS = 65, 4, 128, 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +100,13 @@ def load_batches(count: int) -> list[PeerBatch]:
 def count_tokens(batches: list[PeerBatch]) -> int:
     """Target tokens that bear loss."""
     return sum(int((batch.labels != PAD_ID).sum()) for batch in batches)
+
+
+def make_characters(name: str) -> np.ndarray:
+    """Random characters, which cost what real ones do: int32 [steps of a pass, B, context + 1]."""
+    rows, context = GPT_SHAPES[name]
+    shape = (GPT_STEPS[name], rows, context + 1)
+    return np.random.default_rng(0).integers(0, GPT_VOCAB, shape).astype(np.int32)
 
 
 def make_sources(size: str, batch_size: int) -> np.ndarray:

@@ -10,6 +10,8 @@ Which vectors those are differs here between the matrices of one model:
     decoder, output layer                          B * K * T    target tokens of all beams
     input embeddings                               0            a lookup
 
+Without an encoder the source stands in the decoder's rows: B * S + B * K * T vectors pass through.
+
 Attention adds, for the scores and for the weighted sum of D wide values, 4 D for each pair of
 positions (self-attention: all pairs, the masked ones too, as in PaLM's formula). Additive attention
 adds 2 D for the weighted sum only: its scores are elementwise work. Nothing elementwise (gates,
@@ -19,7 +21,12 @@ softmax, norms, the optimiser) is counted, like in `training.compilation.count_f
 import math
 
 from seqgen.models import ModelConfig
-from seqgen.models.config import RecurrentDecoderConfig, TransformerEncoderConfig
+from seqgen.models.checks import encoded_dims
+from seqgen.models.config import (
+    NoEncoderConfig,
+    RecurrentDecoderConfig,
+    TransformerEncoderConfig,
+)
 from seqgen.training.state import flatten
 from seqgen.types import Params
 
@@ -54,16 +61,15 @@ def forward_flops(
     width = config.embed_dim
     if isinstance(config.encoder, TransformerEncoderConfig):
         total += config.encoder.num_layers * 4 * source * source_len * width
-        memory = width
-    else:
-        memory = config.encoder.hidden_dim * (2 if config.encoder.bidirectional else 1)
     if isinstance(config.decoder, RecurrentDecoderConfig):
+        memory = encoded_dims(config.encoder, width).memory
         if config.decoder.attention == "bahdanau":
             total += 2 * target * source_len * memory
         elif config.decoder.attention != "none":
             total += 4 * target * source_len * memory
     else:
-        pairs = target * (target_len + source_len)
+        queries = target + (source if isinstance(config.encoder, NoEncoderConfig) else 0)
+        pairs = queries * (target_len + source_len)
         total += config.decoder.num_layers * 4 * pairs * width
     return total
 
@@ -88,4 +94,4 @@ def _vectors(path: str, config: ModelConfig, batch: int, source: int, target: in
         return batch
     if path.startswith("encoder/") or any(name in path for name in PER_SOURCE_TOKEN):
         return source
-    return target
+    return target + (source if isinstance(config.encoder, NoEncoderConfig) else 0)

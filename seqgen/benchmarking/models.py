@@ -3,7 +3,8 @@
 A model is one line of `MODELS`. Recurrent ones have one bidirectional encoder layer whose two
 directions make up the width together, and one decoder layer of that width, so that doubling the
 width means the same for all of them; the Transformer has two layers a side and a feed-forward layer
-about four times as wide.
+about four times as wide. GPT has all four layers in its decoder, which reads each source and then
+its target as one row; nothing else differs from the Transformer.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ from fractions import Fraction
 from seqgen.errors import ConfigError
 from seqgen.models import ModelConfig, build_model
 from seqgen.models.config import (
+    NoEncoderConfig,
     RecurrentDecoderConfig,
     RecurrentEncoderConfig,
     TransformerDecoderConfig,
@@ -35,7 +37,7 @@ class BenchModel:
 
     Attributes:
       build: (width, fine) -> config; `fine` is 0, or steps of the model's finer dial.
-      has_fine_dial: whether `fine` changes anything (the Transformer's feed-forward width).
+      has_fine_dial: whether `fine` changes anything (a Transformer's feed-forward width).
     """
 
     build: Callable[[int, int], ModelConfig]
@@ -64,10 +66,10 @@ def _recurrent(kind: str, attention: str) -> BenchModel:
     return BenchModel(build)
 
 
-def _transformer() -> BenchModel:
+def _transformer(*, num_layers: int, has_encoder: bool) -> BenchModel:
     def build(width: int, fine: int) -> ModelConfig:
         options = {
-            "num_layers": 2,
+            "num_layers": num_layers,
             "num_heads": NUM_HEADS,
             "ff_dim": max(FF_STEP, 4 * width + FF_STEP * fine),
             "norm_position": "pre",
@@ -77,22 +79,23 @@ def _transformer() -> BenchModel:
         return ModelConfig(
             embed_dim=width,
             dropout_rate=DROPOUT,
-            encoder=TransformerEncoderConfig(**options),
+            encoder=TransformerEncoderConfig(**options)
+            if has_encoder
+            else NoEncoderConfig(source_prefix=True),
             decoder=TransformerDecoderConfig(**options),
         )
 
     return BenchModel(build, has_fine_dial=True)
 
 
-# A decoder-only model joins here, with the batches of its task in `worker` and its row of products
-# in `flops`, as soon as the framework has one.
 MODELS: dict[str, BenchModel] = {
     **{
         f"{kind}{suffix}": _recurrent(kind, attention)
         for kind in ("simple", "lstm", "gru", "mingru")
         for suffix, attention in (("", "none"), ("-attention", "bahdanau"))
     },
-    "transformer": _transformer(),
+    "transformer": _transformer(num_layers=2, has_encoder=True),
+    "gpt": _transformer(num_layers=4, has_encoder=False),
 }
 
 

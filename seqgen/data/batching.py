@@ -78,6 +78,7 @@ def assemble(shape: Shape, pairs: Sequence[tuple[Any, Any]], *, rows: Any) -> Ba
       rows: int [len(pairs)], never falling.
     """
     batch = empty_batch(shape)
+    assert batch.source is not None
     rows = np.asarray(rows, np.int64)
     sources = [side for source, _ in pairs for side in (source, (EOS_ID,))]
     labels = [side for _, target in pairs for side in (target, (EOS_ID,))]
@@ -113,17 +114,16 @@ def _place(
 
 def batch_info(batch: Batch) -> BatchInfo:
     """Digest, tokens and padding share of a numpy batch."""
-    leaves = [
-        *(batch.source.ids, batch.source.segments, batch.source.positions),
-        *(batch.target.ids, batch.target.segments, batch.target.positions),
-        *(batch.labels, batch.weights),
-    ]
+    sides = [side for side in (batch.source, batch.target) if side is not None]
+    leaves = [leaf for side in sides for leaf in (side.ids, side.segments, side.positions)]
+    leaves += [batch.labels, batch.weights]
     digest = cache.digest_bytes(*(np.ascontiguousarray(leaf).data for leaf in leaves))
     tokens = int(np.count_nonzero(batch.weights))
     rows_used = np.asarray(batch.weights).any(axis=1)
-    real = int(np.count_nonzero(np.asarray(batch.source.segments)[rows_used])) + tokens
-    size = batch.source.ids.size + batch.target.ids.size
-    return BatchInfo(digest=digest[:16], tokens=tokens, pad_fraction=1.0 - real / size)
+    before = sides[:-1]
+    real = sum(int(np.count_nonzero(np.asarray(side.segments)[rows_used])) for side in before)
+    size = sum(side.ids.size for side in sides)
+    return BatchInfo(digest=digest[:16], tokens=tokens, pad_fraction=1.0 - (real + tokens) / size)
 
 
 def slice_rows(batch: Batch, start: int, stop: int) -> Batch:
@@ -137,7 +137,7 @@ def slice_rows(batch: Batch, start: int, stop: int) -> Batch:
         )
 
     return Batch(
-        source=rows(batch.source),
+        source=None if batch.source is None else rows(batch.source),
         target=rows(batch.target),
         labels=batch.labels[start:stop],
         weights=batch.weights[start:stop],

@@ -1,7 +1,8 @@
-"""Architectures: recurrent and Transformer encoders and decoders, and their union."""
+"""Architectures: recurrent and Transformer encoders and decoders, their union, decoders alone."""
 
+from seqgen.models.causal_lm import CausalLM
 from seqgen.models.checks import check_model
-from seqgen.models.config import ModelConfig
+from seqgen.models.config import ModelConfig, NoEncoderConfig
 from seqgen.models.encoder_decoder import EncoderDecoder
 from seqgen.nn.parameters import Definition
 
@@ -20,8 +21,9 @@ def build_model(
     Raises:
       ConfigError: if the config contradicts itself or the vocabularies (`check_model`).
     """
+    model = CausalLM if isinstance(config.encoder, NoEncoderConfig) else EncoderDecoder
     return Definition(
-        lambda rngs: EncoderDecoder(
+        lambda rngs: model(
             config,
             source_vocab_size=source_vocab_size,
             target_vocab_size=target_vocab_size,

@@ -46,7 +46,10 @@ class Decoder(Protocol):
     def __call__(
         self, target: Sequences, encoded: Encoded, *, embedded: Array, key: Any = None
     ) -> Array:
-        """Hidden states [B, T, D]; `embedded` are the input embeddings [B, T, D]."""
+        """Hidden states [B, T, D]; `embedded` are the input embeddings [B, T, D].
+
+        Without an encoder, `encoded` has a memory of no positions.
+        """
         ...
 
     def init_decode(

@@ -10,6 +10,7 @@ from seqgen.errors import ConfigError, labelled
 from seqgen.models.config import (
     EncodedDims,
     ModelConfig,
+    NoEncoderConfig,
     RecurrentDecoderConfig,
     RecurrentEncoderConfig,
     TransformerDecoderConfig,
@@ -31,32 +32,71 @@ def check_model(
     Raises:
       ConfigError: heads that do not divide the width, shared embeddings of unequal vocabularies,
         odd widths under sinusoidal or rotary positions, lengths beyond a learned position table, a
-        recurrent decoder that does not fit its encoder.
+        recurrent decoder that does not fit its encoder, or reads one where there is none.
     """
-    if config.tie_embeddings == "all" and source_vocab_size != target_vocab_size:
+    encoder, longest_row = config.encoder, ("data.max_target_len", max_target_len)
+    if isinstance(encoder, NoEncoderConfig):
+        _check_no_encoder(config, source_vocab_size, target_vocab_size)
+        if encoder.source_prefix:
+            both = max_source_len + max_target_len
+            longest_row = ("data.max_source_len + data.max_target_len", both)
+    elif config.tie_embeddings == "all" and source_vocab_size != target_vocab_size:
         _refuse(
             "model.tie_embeddings=all needs one joint vocabulary",
             ("source", f"{source_vocab_size} tokens"),
             ("target", f"{target_vocab_size} tokens"),
             ("either", "tokenizer.joint=true, or model.tie_embeddings=target_output"),
         )
-    for side, part, field, longest in (
-        ("encoder", config.encoder, "max_source_len", max_source_len),
-        ("decoder", config.decoder, "max_target_len", max_target_len),
+    for side, part, longest in (
+        ("encoder", encoder, ("data.max_source_len", max_source_len)),
+        ("decoder", config.decoder, longest_row),
     ):
         if isinstance(part, TransformerEncoderConfig | TransformerDecoderConfig):
             _check_heads(f"model.{side}", part, config.embed_dim)
-            _check_positions(f"model.{side}", part, config.embed_dim, (field, longest))
+            _check_positions(f"model.{side}", part, config.embed_dim, longest)
     if isinstance(config.decoder, RecurrentDecoderConfig):
-        own = ":" in config.encoder.kind  # the user's class: its widths show when it is built
-        dims = None if own else encoded_dims(config.encoder, config.embed_dim)
+        own = ":" in encoder.kind  # the user's class: its widths show when it is built
+        dims = None if own else encoded_dims(encoder, config.embed_dim)
         check_recurrent_decoder(config.decoder, dims)
 
 
+def check_reads_sources(config: ModelConfig) -> None:
+    """Refuse a model that has no place for the sources of the data it would be trained on.
+
+    Raises:
+      ConfigError: it has no encoder, and its rows hold no sources either.
+    """
+    if isinstance(config.encoder, NoEncoderConfig) and not config.encoder.source_prefix:
+        _refuse(
+            "model.encoder.kind=none: a language model has no place for the sources of pairs",
+            ("either", "model.encoder.source_prefix=true puts source and target into one row"),
+            ("or", "choose an encoder, such as model.encoder.kind=transformer"),
+            ("to come", "data for language models: text without sources"),
+        )
+
+
+def _check_no_encoder(config: ModelConfig, source_vocab: Any, target_vocab: Any) -> None:
+    if config.tie_embeddings == "all":
+        _refuse(
+            "model.tie_embeddings=all shares the encoder's embedding, and there is no encoder",
+            ("choose", "model.tie_embeddings=target_output, or none"),
+        )
+    assert isinstance(config.encoder, NoEncoderConfig)
+    if config.encoder.source_prefix and source_vocab != target_vocab:
+        _refuse(
+            "model.encoder.source_prefix=true needs one joint vocabulary",
+            ("source", f"{source_vocab} tokens"),
+            ("target", f"{target_vocab} tokens"),
+            ("choose", "tokenizer.joint=true"),
+        )
+
+
 def encoded_dims(
-    encoder: TransformerEncoderConfig | RecurrentEncoderConfig, embed_dim: int
+    encoder: TransformerEncoderConfig | RecurrentEncoderConfig | NoEncoderConfig, embed_dim: int
 ) -> EncodedDims:
-    """The widths of what an encoder of this package gives its decoder."""
+    """The widths of what an encoder of this package gives its decoder; 0 without an encoder."""
+    if isinstance(encoder, NoEncoderConfig):
+        return EncodedDims(memory=0, summary=0)
     if isinstance(encoder, TransformerEncoderConfig):
         return EncodedDims(memory=embed_dim, summary=embed_dim)
     width = encoder.hidden_dim * (2 if encoder.bidirectional else 1)
@@ -79,6 +119,9 @@ def check_recurrent_decoder(decoder: RecurrentDecoderConfig, encoded: EncodedDim
     Raises:
       ConfigError: the first of them.
     """
+    if encoded is not None and not encoded.memory:
+        _check_decoder_alone(decoder)
+        return
     if decoder.attention == "none" and decoder.input_feeding:
         _refuse(
             "model.decoder.input_feeding feeds the attentional state back, but there is none",
@@ -107,6 +150,27 @@ def check_recurrent_decoder(decoder: RecurrentDecoderConfig, encoded: EncodedDim
         )
     if decoder.bridge == "copy":
         _check_copy_bridge(decoder, encoded)
+
+
+def _check_decoder_alone(decoder: RecurrentDecoderConfig) -> None:
+    without = {
+        "attention": "none",
+        "input_feeding": False,
+        "bridge": "zero",
+        "context_every_step": False,
+    }
+    given = {name: getattr(decoder, name) for name in without}
+    wrong = [name for name, value in without.items() if given[name] != value]
+    if wrong:
+        _refuse(
+            "model.decoder reads an encoder, and model.encoder.kind=none",
+            ("now", ", ".join(f"{name}={_typed(given[name])}" for name in wrong)),
+            ("choose", ", ".join(f"model.decoder.{n}={_typed(without[n])}" for n in wrong)),
+        )
+
+
+def _typed(value: Any) -> str:
+    return str(value).lower()
 
 
 def _check_copy_bridge(decoder: RecurrentDecoderConfig, encoded: EncodedDims) -> None:
@@ -157,8 +221,8 @@ def _check_positions(where: str, part: Any, width: int, longest: tuple[str, int]
     field, length = longest
     if part.positions == "learned" and part.max_positions < length:
         _refuse(
-            f"{where}.max_positions={part.max_positions} is less than data.{field}={length}",
-            ("either", f"raise {where}.max_positions, or lower data.{field}"),
+            f"{where}.max_positions={part.max_positions} is less than {field}={length}",
+            ("either", f"raise {where}.max_positions, or lower {field}"),
             ("or", f"{where}.positions=sinusoidal, which has no limit"),
         )
 

@@ -5,7 +5,7 @@ How components are put together (`seqgen.models.encoder_decoder`): an encoder is
 an attribute `dims: EncodedDims`; a decoder is built as
 `Decoder(cfg, embed_dim=, encoded=EncodedDims, compute_dtype=, rngs=)` and returns hidden states of
 width `embed_dim`, ready for the output layer. Embedding (with its dropout) and output layer belong
-to `EncoderDecoder`.
+to `TargetSide`, from which `EncoderDecoder` and `CausalLM` (no encoder) are made.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ class EncodedDims:
     """Static widths of an `Encoded`: what a decoder must know to build its projections.
 
     Attributes:
-      memory: width of `Encoded.memory`.
+      memory: width of `Encoded.memory`; 0 = there is no encoder, and nothing to attend to.
       summary: width of `Encoded.summary`.
       states: width of each entry's 'h' in `Encoded.states`, () if there are none.
       has_cell: whether the entries hold 'c' as well (LSTM, SRU, SSRU).
@@ -47,7 +47,9 @@ class _TransformerConfig:
     )
     ff_dim: int = option(2048, help="feed-forward width", minimum=1, maximum=1_000_000)
     activation: str = option(
-        "relu", help="feed-forward activation", choices=("relu", "gelu", "swiglu")
+        "relu",
+        help="feed-forward activation; gelu_tanh is GPT-2's approximation of gelu",
+        choices=("relu", "gelu", "gelu_tanh", "swiglu"),
     )
     norm: str = option("layernorm", help="normalisation", choices=("layernorm", "rmsnorm"))
     norm_position: str = option(
@@ -84,7 +86,7 @@ class TransformerEncoderConfig(_TransformerConfig):
 
 @dataclasses.dataclass(frozen=True)
 class TransformerDecoderConfig(_TransformerConfig):
-    """Transformer decoder; always attends over the encoder's memory."""
+    """Transformer decoder; attends over the encoder's memory, where there is an encoder."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +118,18 @@ class RecurrentEncoderConfig:
         help="how a layer runs over time: a scan, or auto = cuDNN for lstm on one NVIDIA GPU "
         "wherever whole sequences run layer by layer",
         choices=("scan", "auto"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class NoEncoderConfig:
+    """No encoder: a decoder alone, such as GPT or a recurrent language model."""
+
+    kind: str = option("none", help="no encoder", choices=("none",))
+    source_prefix: bool = option(
+        False,
+        help="read a source before its target in the same row, the loss on the target alone; "
+        "otherwise sources are refused",
     )
 
 
@@ -171,7 +185,7 @@ class RecurrentDecoderConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """An encoder-decoder: any encoder with any decoder."""
+    """Any encoder with any decoder, or a decoder alone."""
 
     embed_dim: int = option(
         512, help="embedding width; also the Transformer's width", minimum=1, maximum=65536
@@ -184,8 +198,8 @@ class ModelConfig:
     )
     scale_embeddings: bool = option(True, help="multiply embeddings by sqrt(embed_dim)")
     output_bias: bool = option(False, help="a bias for each output token")
-    encoder: TransformerEncoderConfig | RecurrentEncoderConfig = option(  # noqa: RUF009
-        TransformerEncoderConfig(), help="encoder"
+    encoder: TransformerEncoderConfig | RecurrentEncoderConfig | NoEncoderConfig = option(  # noqa: RUF009
+        TransformerEncoderConfig(), help="encoder, or none"
     )
     decoder: TransformerDecoderConfig | RecurrentDecoderConfig = option(  # noqa: RUF009
         TransformerDecoderConfig(), help="decoder"

@@ -123,19 +123,22 @@ class TransformerState:
       lengths: int32 [R] tokens consumed so far.
       history: which entries of the caches each row has consumed.
       cache: per layer, keys and values of what the beams consumed.
-      memory: per layer, projected keys and values of the source.
+      memory: per layer, projected keys and values of the source; None without an encoder.
       memory_mask: bool [B, 1, 1, S].
     """
 
     lengths: Array
     history: BeamHistory
     cache: tuple[StepMemory, ...]
-    memory: tuple[StepMemory, ...]
+    memory: tuple[StepMemory | None, ...]
     memory_mask: Array
 
 
 class TransformerDecoder(_Stack):
-    """Causal stack over the target with cross-attention over any encoder's memory."""
+    """Causal stack over the target with cross-attention over any encoder's memory.
+
+    Where there is no encoder (`encoded.memory` is 0) its layers have no cross-attention.
+    """
 
     def __init__(
         self,
@@ -149,7 +152,7 @@ class TransformerDecoder(_Stack):
         super().__init__(
             cfg,
             embed_dim=embed_dim,
-            memory_dim=encoded.memory,
+            memory_dim=encoded.memory or None,
             compute_dtype=compute_dtype,
             rngs=rngs,
         )
@@ -190,7 +193,9 @@ class TransformerDecoder(_Stack):
             history, attention.num_kv_heads, attention.head_dim, compute_dtype=dtype
         )
         memory = tuple(
-            StepMemory.of(
+            None
+            if layer.cross_attention is None
+            else StepMemory.of(
                 layer.cross_attention.project_memory(encoded.memory, encoded.positions),
                 compute_dtype=dtype,
             )
@@ -222,15 +227,17 @@ class TransformerDecoder(_Stack):
             written = old.write(new, state.history)
             update = attention.step_back(query, written, history)
             x = layer.leave(x, update, layer.self_norm, None)
-            read, attention = layer.enter(x, layer.cross_norm), layer.cross_attention
-            query = attention.project_query(read, positions)
-            update, weights = attention.step(query, memory, state.memory_mask)
-            x = layer.leave(x, update, layer.cross_norm, None)
+            if memory is not None:
+                read, attention = layer.enter(x, layer.cross_norm), layer.cross_attention
+                query = attention.project_query(read, positions)
+                update, weights = attention.step(query, memory, state.memory_mask)
+                x = layer.leave(x, update, layer.cross_norm, None)
             update = layer.feed_forward(layer.enter(x, layer.feed_forward_norm))
             x = layer.leave(x, update, layer.feed_forward_norm, None)
             cache.append(written)
-        assert weights is not None
-        attention_map = weights.mean(1).reshape(rows, num_new, -1)
+        attention_map = None
+        if weights is not None:
+            attention_map = weights.mean(1).reshape(rows, num_new, -1)
         state = dataclasses.replace(
             state, lengths=state.lengths + lengths, history=history, cache=tuple(cache)
         )

@@ -21,7 +21,11 @@ _ACTIVATION_AXES = ("batch", "length", "embed")
 
 
 class FeedForward(nnx.Module):
-    """Two projections around an activation; swiglu gates with a third (Shazeer 2020)."""
+    """Two projections around an activation; swiglu gates with a third (Shazeer 2020).
+
+    gelu is x times the normal distribution function of x, gelu_tanh its tanh approximation
+    (Hendrycks and Gimpel 2016, section 2), which GPT-2 computes.
+    """
 
     def __init__(self, cfg: Any, dim: int, *, compute_dtype: str, rngs: nnx.Rngs):
         options = {"use_bias": cfg.bias, "compute_dtype": compute_dtype, "rngs": rngs}
@@ -35,8 +39,8 @@ class FeedForward(nnx.Module):
         hidden = constrain(self.up(x), ("batch", "length", "mlp"))
         if self.gate is not None:
             hidden = jax.nn.silu(self.gate(x)) * hidden
-        elif self.activation == "gelu":
-            hidden = jax.nn.gelu(hidden, approximate=False)
+        elif self.activation in ("gelu", "gelu_tanh"):
+            hidden = jax.nn.gelu(hidden, approximate=self.activation == "gelu_tanh")
         else:
             hidden = jax.nn.relu(hidden)
         return self.down(dropout(hidden, self.dropout_rate, key))

@@ -74,7 +74,21 @@ def test_beams_pay_for_the_target_side_only():
     assert one > two - one
 
 
-@pytest.mark.parametrize("name", ["gru-attention", "transformer"])
+def test_gpt_reads_the_source_in_the_rows_of_the_target():
+    # Width 8, four layers: 4 * 8 * 8 of attention and 2 * 8 * 32 of feed-forward weights each.
+    config = MODELS["gpt"].build(8, 0)
+    sentences, source, target, beams, vocab = 3, 5, 7, 2, 20
+    vectors = sentences * (source + beams * target)
+    layers = 4 * (4 * 8 * 8 + 2 * 8 * 32)
+    attention = 4 * 2 * 8 * vectors * (source + target)
+    output = sentences * beams * target * vocab * 8
+    sizes = {"batch": sentences, "source_len": source, "target_len": target, "beams": beams}
+    abstract = define(config, vocab=vocab).abstract
+    by_hand = 2 * (vectors * layers + attention + output)
+    assert flops.forward_flops(config, abstract, **sizes) == by_hand
+
+
+@pytest.mark.parametrize("name", ["gru-attention", "transformer", "gpt"])
 def test_the_formula_is_what_the_forward_program_multiplies(name):
     config = MODELS[name].build(8, 0)
     cell = Cell("train", name, length=6, tokens=12, vocab=30)

@@ -101,11 +101,13 @@ def test_a_budget_counts_the_steps_of_all_processes():
 @pytest.mark.parametrize(
     ("scale", "task"), [(scale, task) for scale, tasks in TASKS.items() for task in tasks]
 )
-def test_every_task_is_a_valid_experiment(scale, task, tmp_path):
-    training = dataclasses.replace(TRAINING, scale=scale, task=task, data_dir=str(tmp_path))
+@pytest.mark.parametrize(("model", "kind"), [("mingru", "mingru"), ("gpt", "none")])
+def test_every_task_is_a_valid_experiment(scale, task, model, kind, tmp_path):
+    options = {"scale": scale, "task": task, "model": model, "data_dir": str(tmp_path)}
+    training = dataclasses.replace(TRAINING, **options)
     cfg = training.config()
     assert cfg.train.seed == 0 and cfg.evaluation.metrics == (training.recipe().score,)
-    assert cfg.model.encoder.kind == "mingru"
+    assert cfg.model.encoder.kind == kind
 
 
 def test_a_training_gives_a_curve_and_resumes(tmp_path):

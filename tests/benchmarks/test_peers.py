@@ -8,8 +8,6 @@ import jax
 import numpy as np
 import pytest
 
-NO_TRAINING = {"gpt-12x64", "gpt-32x256"}
-
 
 @pytest.fixture(scope="module")
 def folder(root):
@@ -36,7 +34,6 @@ def run(folder, program, *words, **options):
 @pytest.mark.parametrize(
     ("program", "words", "says"),
     [
-        ("train_seqgen.py", ["--model", "gpt-12x64"], "no decoder-only model yet"),
         ("train_seqgen.py", ["--model", "elman"], "invalid choice"),
         ("decode_seqgen.py", ["--batch", "7"], "invalid choice"),
         ("drive.py", ["--malloc", "none", "true"], "invalid choice"),
@@ -52,9 +49,7 @@ def test_models_have_the_parameters_of_the_torch_peers(load):
     torch = pytest.importorskip("torch")
     ours, theirs = load("train_seqgen"), load("torch_models")
     with torch.device("meta"):  # shapes alone
-        peers = {
-            name: theirs.build_torch_model(name) for name in ours.MODELS if name not in NO_TRAINING
-        }
+        peers = {name: theirs.build_torch_model(name) for name in ours.MODELS}
     for name, peer in peers.items():
         abstract = ours.build_definition(name, compute_dtype="float32").abstract
         count = sum(leaf.size for leaf in jax.tree.leaves(abstract))
@@ -75,6 +70,19 @@ def test_batches_hold_what_the_loader_would_give(load):
     assert batch.weights.tolist() == batch.target.segments.tolist() == [[1, 1, 1], [1, 1, 0]]
     assert batch.source.positions.tolist() == [[0, 1, 2], [0, 1, 0]]
     assert work.count_tokens([given]) == 5
+
+
+def test_characters_are_batches_without_sources(load):
+    work, program = load("work"), load("train_seqgen")
+    ids = work.make_characters("gpt-12x64")
+    batches, tokens = program.character_batches("gpt-12x64")
+    assert tokens == len(batches) * 12 * 64 == ids[..., 1:].size
+    assert ids.min() >= 0 and ids.max() < work.GPT_VOCAB
+    first = batches[0]
+    assert first.source is None and first.weights.all() and first.target.segments.all()
+    np.testing.assert_array_equal(first.target.ids[:, 1:], first.labels[:, :-1])
+    np.testing.assert_array_equal(first.labels, ids[0, :, 1:])
+    assert (first.target.positions == np.arange(64)).all()
 
 
 PEER = """

@@ -41,3 +41,13 @@ def test_slices_are_the_batch():
     assert np.concatenate([part.labels for part in parts]).tolist() == batch.labels.tolist()
     ids = np.concatenate([part.source.ids for part in parts])
     assert ids.tolist() == batch.source.ids.tolist()
+
+
+def test_batches_without_sources_are_counted_and_cut():
+    pairs = assemble(Shape(4, 4, 3), PAIRS, rows=range(3))
+    batch = dataclasses.replace(pairs, source=None)
+    info = batch_info(batch)
+    assert (info.tokens, info.pad_fraction) == (6, 1 - 6 / 12)
+    assert info.digest != batch_info(pairs).digest
+    part = slice_rows(batch, 1, 3)
+    assert part.source is None and part.labels.tolist() == batch.labels[1:3].tolist()

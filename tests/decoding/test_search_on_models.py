@@ -1,4 +1,4 @@
-"""The laws of decoding on real models: a recurrent one, a Transformer, and a mixed pair."""
+"""The laws of decoding on real models: recurrent, Transformer, a mixed pair, decoders alone."""
 
 import functools
 
@@ -11,6 +11,7 @@ from seqgen.decoding import DecodeConfig, make_row_keys, search, shrinking
 from seqgen.models import build_model
 from seqgen.models.config import (
     ModelConfig,
+    NoEncoderConfig,
     RecurrentDecoderConfig,
     RecurrentEncoderConfig,
     TransformerDecoderConfig,
@@ -23,14 +24,19 @@ TRANSFORMER = {"num_layers": 2, "num_heads": 2, "ff_dim": 32}
 ENCODERS = {
     "gru": RecurrentEncoderConfig(kind="gru", num_layers=1, hidden_dim=16, bidirectional=True),
     "transformer": TransformerEncoderConfig(**TRANSFORMER),
+    "none": NoEncoderConfig(source_prefix=True),
 }
 DECODERS = {
     "lstm": RecurrentDecoderConfig(
         kind="lstm", num_layers=1, hidden_dim=16, attention="luong_general", input_feeding=True
     ),
     "transformer": TransformerDecoderConfig(**TRANSFORMER, norm_position="pre"),
+    "gru": RecurrentDecoderConfig(
+        kind="gru", num_layers=1, hidden_dim=16, attention="none", bridge="zero"
+    ),
 }
 PAIRS = [("gru", "lstm"), ("transformer", "transformer"), ("gru", "transformer")]
+PAIRS += [("none", "transformer"), ("none", "gru")]
 
 
 @functools.cache
@@ -111,6 +117,7 @@ def test_returned_scores_are_those_of_the_training_pass(pair):
         (PAIRS[1], {"num_beams": 3, "num_return_sequences": 2}),
         (PAIRS[1], {"do_sample": True, "num_return_sequences": 2, "top_k": 6, "top_p": 0.9}),
         (PAIRS[2], {}),
+        (PAIRS[3], {"num_beams": 3, "num_return_sequences": 2}),
     ],
 )
 def test_a_line_does_not_depend_on_its_batch(pair, options):

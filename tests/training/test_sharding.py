@@ -10,7 +10,12 @@ from toy_training import VOCAB, toy_batch, toy_definition
 
 from seqgen.errors import ConfigError
 from seqgen.models import build_model
-from seqgen.models.config import ModelConfig, RecurrentEncoderConfig, TransformerDecoderConfig
+from seqgen.models.config import (
+    ModelConfig,
+    NoEncoderConfig,
+    RecurrentEncoderConfig,
+    TransformerDecoderConfig,
+)
 from seqgen.nn.dropout import make_key
 from seqgen.training.checkpoint import CheckpointStore
 from seqgen.training.config import MeshConfig, OptimizerConfig, TrainConfig
@@ -39,11 +44,18 @@ def two_steps(mesh, definition=None):
     return state, losses, reports
 
 
-def test_a_real_model_on_eight_devices_equals_one():
+REAL = {
+    "all": RecurrentEncoderConfig(kind="lstm", num_layers=1, hidden_dim=16),
+    "target_output": NoEncoderConfig(source_prefix=True),
+}
+
+
+@pytest.mark.parametrize("tie", REAL)
+def test_a_real_model_on_eight_devices_equals_one(tie):
     cfg = ModelConfig(
         embed_dim=16,
-        tie_embeddings="all",
-        encoder=RecurrentEncoderConfig(kind="lstm", num_layers=1, hidden_dim=16),
+        tie_embeddings=tie,
+        encoder=REAL[tie],
         decoder=TransformerDecoderConfig(num_layers=1, num_heads=2, ff_dim=32, norm_position="pre"),
     )
     definition = build_model(cfg, source_vocab_size=VOCAB, target_vocab_size=VOCAB)

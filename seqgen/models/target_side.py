@@ -1,0 +1,134 @@
+"""What every model that writes tokens is made around: target embedding, decoder, output layer."""
+
+import math
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+
+from seqgen.models.base import DecodeOutput
+from seqgen.models.config import RECURRENT_KINDS, EncodedDims, ModelConfig
+from seqgen.models.recurrent import RecurrentDecoder
+from seqgen.models.transformer import TransformerDecoder
+from seqgen.nn.dense import dot
+from seqgen.nn.dropout import dropout, fold
+from seqgen.nn.embedding import Embedding
+from seqgen.nn.parameters import param
+from seqgen.types import Array, Encoded, PyTree, Sequences, load_component
+
+DECODERS: dict[str, Any] = {
+    "transformer": TransformerDecoder,
+    **dict.fromkeys(RECURRENT_KINDS, RecurrentDecoder),
+}
+
+
+class TargetSide(nnx.Module):
+    """A decoder between the embedding and the output layer of the target vocabulary.
+
+    A subclass makes what stands before the decoder, then calls `add_decoder`. The order in which
+    parts are made is that in which they draw their first numbers.
+    """
+
+    def __init__(self, config: ModelConfig, *, vocab_size: int, compute_dtype: str, rngs: nnx.Rngs):
+        self.config, self.compute_dtype = config, compute_dtype
+        self.target_embedding = self._new_table(vocab_size, rngs)
+
+    def _new_table(self, vocab_size: int, rngs: nnx.Rngs) -> Embedding:
+        dim = self.config.embed_dim
+        return Embedding(vocab_size, dim, compute_dtype=self.compute_dtype, rngs=rngs)
+
+    def add_decoder(self, encoded: EncodedDims, *, vocab_size: int, rngs: nnx.Rngs) -> None:
+        """Make decoder and output layer; `encoded` has the widths of what the decoder reads."""
+        config = self.config
+        build = load_component(config.decoder.kind, DECODERS, what="decoder")
+        self.decoder = build(
+            config.decoder,
+            embed_dim=config.embed_dim,
+            encoded=encoded,
+            compute_dtype=self.compute_dtype,
+            rngs=rngs,
+        )
+        tied = config.tie_embeddings != "none"
+        self.output = None if tied else self._new_table(vocab_size, rngs)
+        bias = jnp.zeros(vocab_size, jnp.float32)
+        self.output_bias = param(bias, ("vocab",)) if config.output_bias else None
+
+    def vectors(self, embedding: Embedding, ids: Array) -> Array:
+        """Scaled embeddings [..., D] of token ids, without positions."""
+        scale = math.sqrt(self.config.embed_dim) if self.config.scale_embeddings else 1.0
+        return embedding(ids) * scale
+
+    def embed(self, embedding: Embedding, rows: Sequences, stack: Any, key: Any) -> Array:
+        """Embeddings as a teacher-forced stack reads them: positions added, then dropout."""
+        embedded = self.vectors(embedding, rows.ids)
+        # Stacks that know positions by themselves (recurrent ones) have no such method.
+        if hasattr(stack, "add_positions"):
+            embedded = stack.add_positions(embedded, rows.positions, max_len=rows.ids.shape[1])
+        return dropout(embedded, self.config.dropout_rate, key)
+
+    def teacher_forced(
+        self, target: Sequences, encoded: Encoded, *, key: Any, teacher_forcing_rate: Any
+    ) -> Array:
+        """Hidden states [B, T, D] of given target rows.
+
+        Args:
+          target: the decoder's input rows.
+          encoded: what the decoder attends over.
+          key: dropout key, None = evaluation.
+          teacher_forcing_rate: below 1, a recurrent decoder reads its own last prediction instead
+            of the given token with probability `1 - rate` (scheduled sampling, Bengio et al. 2015).
+        """
+        embedded = self.embed(self.target_embedding, target, self.decoder, fold(key, 2))
+        options: dict[str, Any] = {}
+        if not (isinstance(teacher_forcing_rate, (int, float)) and teacher_forcing_rate >= 1.0):
+            ones = jnp.ones_like(embedded)
+            options = {
+                "teacher_forcing_rate": teacher_forcing_rate,
+                "next_embedding": self._feedback,
+                "feedback_scale": dropout(ones, self.config.dropout_rate, fold(key, 2)),
+            }
+        return self.decoder(target, encoded, embedded=embedded, key=fold(key, 3), **options)
+
+    def _feedback(self, hidden: Array) -> Array:
+        """Embeddings [..., D] of the likeliest tokens after hidden states [..., D]."""
+        return self.vectors(self.target_embedding, self.output_logits(hidden).argmax(-1))
+
+    def output_kernel(self) -> tuple[Array, Array | None]:
+        """The output layer as (kernel [V, D], bias [V] or None)."""
+        output = self.output or self.target_embedding
+        bias = None if self.output_bias is None else self.output_bias[...]
+        return output.table[...], bias
+
+    def output_logits(self, hidden: Array, vocab_ids: Array | None = None) -> Array:
+        """Float32 logits [..., V] of hidden states [..., D], or of the tokens `vocab_ids` alone."""
+        kernel, bias = self.output_kernel()
+        if vocab_ids is not None:
+            kernel = kernel[vocab_ids]
+            bias = None if bias is None else bias[vocab_ids]
+        contract = ((hidden.ndim - 1,), (1,))
+        logits = dot(hidden, kernel, contract, compute_dtype=self.compute_dtype)
+        return logits if bias is None else logits + bias
+
+    def init_decode(
+        self, encoded: Encoded, *, max_len: int, num_beams: int = 1, rewindable: bool = False
+    ) -> PyTree:
+        """Decode state before the first token, for at most `max_len` tokens a row."""
+        return self.decoder.init_decode(
+            encoded, max_len=max_len, num_beams=num_beams, rewindable=rewindable
+        )
+
+    def extend(self, state: PyTree, tokens: Array, lengths: Array) -> tuple[DecodeOutput, PyTree]:
+        """Consume token ids [R, T], of which the first `lengths` [R] are real."""
+        return self.decoder.extend(state, self.vectors(self.target_embedding, tokens), lengths)
+
+    def reorder(self, state: PyTree, parents: Array) -> PyTree:
+        """Beam k of sentence b continues beam `parents[b, k]` ([B, K])."""
+        return self.decoder.reorder(state, parents)
+
+    def select(self, state: PyTree, rows: Array) -> PyTree:
+        """Keep the sentences `rows` [B'], all their beams."""
+        return self.decoder.select(state, rows)
+
+    def rewind(self, state: PyTree, lengths: Array) -> PyTree:
+        """Forget all but the first `lengths` [R] consumed tokens; needs `rewindable`."""
+        return self.decoder.rewind(state, lengths)
