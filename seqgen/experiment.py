@@ -16,7 +16,7 @@ from seqgen.inference import Generator, one_line
 from seqgen.nn.parameters import Definition
 from seqgen.runs import SCORING_DTYPE, build_definition, make_generator, pick_split
 from seqgen.training import loop, run_directory
-from seqgen.training.compilation import enable_compile_cache
+from seqgen.training.compilation import enable_compile_cache, measurements_directory
 from seqgen.training.precision import resolve_compute_dtype
 from seqgen.training.progress import Progress, make_progress
 from seqgen.training.sharding import Layout, rows_multiple
@@ -109,8 +109,10 @@ def _resolve(cfg: Config, run: run_directory.RunDirectory, progress: Progress) -
             )
         if not changed and cfg.train.compute_dtype == "auto":
             return _with_dtype(cfg, stored.train.compute_dtype)
-    wanted = cfg.train.compute_dtype
-    return _with_dtype(cfg, resolve_compute_dtype(wanted, report=progress.line))
+    dtype = resolve_compute_dtype(
+        cfg.train.compute_dtype, report=progress.line, folder=measurements_directory()
+    )
+    return _with_dtype(cfg, dtype)
 
 
 def _with_dtype(cfg: Config, compute_dtype: str) -> Config:
