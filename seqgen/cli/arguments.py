@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from seqgen.errors import ConfigError
+from seqgen.launch import allocator
 
 _CONFIG_WORD = re.compile(r"--?(no)?config\.", flags=re.IGNORECASE)
 
@@ -129,6 +130,17 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("float32", "bfloat16"),
         help="operands of matrix products; with bfloat16, faster on most machines, a line's answer "
         "may depend on its batch (default float32)",
+    )
+    add_malloc_argument(parser)
+
+
+def add_malloc_argument(parser: argparse.ArgumentParser) -> None:
+    """The option of verbs that compute for long; `main` acts on it before they run."""
+    parser.add_argument(
+        "--malloc",
+        choices=allocator.CHOICES,
+        help="tuned: on a CPU under Linux, start once more with allocator settings that spare page "
+        f"faults (docs/performance.md); without it what ${allocator.VARIABLE} says, else default",
     )
 
 

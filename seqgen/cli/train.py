@@ -5,7 +5,7 @@ import pathlib
 import sys
 from typing import Any
 
-from seqgen.cli.arguments import add_verb
+from seqgen.cli.arguments import add_malloc_argument, add_verb
 from seqgen.errors import ConfigError
 
 EXAMPLES = """\
@@ -35,6 +35,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--fresh", action="store_true", help="throw away what the run directory holds and restart"
     )
+    add_malloc_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
