@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -178,41 +179,43 @@ def _evaluators(
         return []
     split = pick_split(split, text.splits)
     limit = cfg.evaluation.max_examples
-    definition = build_definition(cfg, text.tokenizers, compute_dtype=SCORING_DTYPE)
-    eval_step = make_eval_step(
-        definition,
-        train_cfg=cfg.train,
-        layout=Layout.of(cfg.mesh),
-        compute_dtype=SCORING_DTYPE,
-    )
-    generators: list[Generator] = []  # made at the first evaluation, then given new parameters
 
     def batches() -> Iterator[Batch]:
         for batch in text.eval_batches(split, max_examples=limit):
             stop.check()
             yield batch
 
-    def translate(params: Params, sources: Sequence[str]) -> list[str]:
-        if not generators:
-            generators.append(make_generator(cfg, definition, params, text.tokenizers))
-        generators[0].params = params
-        options = {"num_beams": cfg.evaluation.num_beams, "num_return_sequences": 1}
-        answers = generators[0].stream(
-            sources, progress=lambda count: stop.check(), do_sample=False, **options
+    @functools.cache  # made at the first evaluation: the first step does not wait for it
+    def combined() -> evaluators.Evaluator:
+        definition = build_definition(cfg, text.tokenizers, compute_dtype=SCORING_DTYPE)
+        eval_step = make_eval_step(
+            definition,
+            train_cfg=cfg.train,
+            layout=Layout.of(cfg.mesh),
+            compute_dtype=SCORING_DTYPE,
         )
-        return [one_line(hypotheses[0].text) for hypotheses in answers]
+        generators: list[Generator] = []  # made with the first parameters, then given new ones
 
-    combined = evaluators.combine(
-        [
-            evaluators.teacher_forced_evaluator(eval_step, batches),
-            evaluators.decoded_evaluator(
-                translate, text.examples(split, max_examples=limit), cfg.evaluation
-            ),
-        ]
-    )
+        def translate(params: Params, sources: Sequence[str]) -> list[str]:
+            if not generators:
+                generators.append(make_generator(cfg, definition, params, text.tokenizers))
+            generators[0].params = params
+            options = {"num_beams": cfg.evaluation.num_beams, "num_return_sequences": 1}
+            answers = generators[0].stream(
+                sources, progress=lambda count: stop.check(), do_sample=False, **options
+            )
+            return [one_line(hypotheses[0].text) for hypotheses in answers]
+
+        examples = text.examples(split, max_examples=limit)
+        return evaluators.combine(
+            [
+                evaluators.teacher_forced_evaluator(eval_step, batches),
+                evaluators.decoded_evaluator(translate, examples, cfg.evaluation),
+            ]
+        )
 
     def evaluate_run(params: Params, step: int) -> tuple[dict[str, float], list[dict[str, str]]]:
-        values, samples = combined(params, step)
+        values, samples = combined()(params, step)
         return values, [dataclasses.asdict(sample) for sample in samples]
 
     return [evaluate_run]
