@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,7 @@ from seqgen.models.checks import check_reads_sources
 from seqgen.nn.parameters import Definition
 from seqgen.runs import SCORING_DTYPE, build_definition, make_generator, pick_split
 from seqgen.training import loop, run_directory
-from seqgen.training.compilation import enable_compile_cache
+from seqgen.training.compilation import enable_compile_cache, measurements_directory
 from seqgen.training.precision import resolve_compute_dtype
 from seqgen.training.progress import Progress, make_progress
 from seqgen.training.sharding import Layout, rows_multiple
@@ -112,8 +113,10 @@ def _resolve(cfg: Config, run: run_directory.RunDirectory, progress: Progress) -
             )
         if not changed and cfg.train.compute_dtype == "auto":
             return _with_dtype(cfg, stored.train.compute_dtype)
-    wanted = cfg.train.compute_dtype
-    return _with_dtype(cfg, resolve_compute_dtype(wanted, report=progress.line))
+    dtype = resolve_compute_dtype(
+        cfg.train.compute_dtype, report=progress.line, folder=measurements_directory()
+    )
+    return _with_dtype(cfg, dtype)
 
 
 def _with_dtype(cfg: Config, compute_dtype: str) -> Config:
@@ -179,41 +182,43 @@ def _evaluators(
         return []
     split = pick_split(split, text.splits)
     limit = cfg.evaluation.max_examples
-    definition = build_definition(cfg, text.tokenizers, compute_dtype=SCORING_DTYPE)
-    eval_step = make_eval_step(
-        definition,
-        train_cfg=cfg.train,
-        layout=Layout.of(cfg.mesh),
-        compute_dtype=SCORING_DTYPE,
-    )
-    generators: list[Generator] = []  # made at the first evaluation, then given new parameters
 
     def batches() -> Iterator[Batch]:
         for batch in text.eval_batches(split, max_examples=limit):
             stop.check()
             yield batch
 
-    def translate(params: Params, sources: Sequence[str]) -> list[str]:
-        if not generators:
-            generators.append(make_generator(cfg, definition, params, text.tokenizers))
-        generators[0].params = params
-        options = {"num_beams": cfg.evaluation.num_beams, "num_return_sequences": 1}
-        answers = generators[0].stream(
-            sources, progress=lambda count: stop.check(), do_sample=False, **options
+    @functools.cache  # made at the first evaluation: the first step does not wait for it
+    def combined() -> evaluators.Evaluator:
+        definition = build_definition(cfg, text.tokenizers, compute_dtype=SCORING_DTYPE)
+        eval_step = make_eval_step(
+            definition,
+            train_cfg=cfg.train,
+            layout=Layout.of(cfg.mesh),
+            compute_dtype=SCORING_DTYPE,
         )
-        return [one_line(hypotheses[0].text) for hypotheses in answers]
+        generators: list[Generator] = []  # made with the first parameters, then given new ones
 
-    combined = evaluators.combine(
-        [
-            evaluators.teacher_forced_evaluator(eval_step, batches),
-            evaluators.decoded_evaluator(
-                translate, text.examples(split, max_examples=limit), cfg.evaluation
-            ),
-        ]
-    )
+        def translate(params: Params, sources: Sequence[str]) -> list[str]:
+            if not generators:
+                generators.append(make_generator(cfg, definition, params, text.tokenizers))
+            generators[0].params = params
+            options = {"num_beams": cfg.evaluation.num_beams, "num_return_sequences": 1}
+            answers = generators[0].stream(
+                sources, progress=lambda count: stop.check(), do_sample=False, **options
+            )
+            return [one_line(hypotheses[0].text) for hypotheses in answers]
+
+        examples = text.examples(split, max_examples=limit)
+        return evaluators.combine(
+            [
+                evaluators.teacher_forced_evaluator(eval_step, batches),
+                evaluators.decoded_evaluator(translate, examples, cfg.evaluation),
+            ]
+        )
 
     def evaluate_run(params: Params, step: int) -> tuple[dict[str, float], list[dict[str, str]]]:
-        values, samples = combined(params, step)
+        values, samples = combined()(params, step)
         return values, [dataclasses.asdict(sample) for sample in samples]
 
     return [evaluate_run]

@@ -20,6 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "data": FOUNDATION,
     "training": FOUNDATION | {"nn", "losses", "models.base"},
     "evaluation": FOUNDATION | {"nn", "losses", "decoding", "data", "models.base"},
+    "launch": {"errors"},
     "inference": FOUNDATION | {"nn", "losses", "models", "decoding", "data"},
 }
 DOORS = {

@@ -9,6 +9,8 @@ import pytest
 from seqgen import config, experiment
 from seqgen.cli.main import main
 from seqgen.errors import ConfigError
+from seqgen.training.progress import Progress
+from seqgen.training.signals import StopSignals
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "configs").rglob("*.py"))
@@ -64,6 +66,31 @@ def test_tiny_form_decodes_and_scores(name, corpus, tmp_path, capsys):
     assert main(["evaluate", f"--workdir={tmp_path}", "--split=test", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["split"] == "test" and report["loss"] > 0 and 0 <= report["exact_match"] <= 1
+
+
+def test_no_step_waits_for_what_evaluations_need(tmp_path, monkeypatch):
+    """The model that scores and the texts of the split are made at the first evaluation."""
+    made = []
+    for name in ("build_definition", "make_eval_step", "make_generator"):
+        make = getattr(experiment, name)
+        monkeypatch.setattr(
+            experiment,
+            name,
+            lambda *a, _do=make, _name=name, **k: made.append(_name) or _do(*a, **k),
+        )
+    words = ["--config.train.tensorboard=false", "--config.data.num_buckets=1"]
+    cfg = config.load(spec_of(ROOT / "configs/quickstart.py", "tiny"), words)
+    stop = StopSignals()
+
+    class Stopping(Progress):
+        def tick(self, step, num_steps):
+            stop.requested = True
+
+    outcome = experiment.train(cfg, tmp_path, progress=Stopping(), stop=stop)
+    assert (outcome.status, outcome.step, made) == ("interrupted", 1, ["build_definition"])
+    outcome = experiment.train(cfg, tmp_path)
+    assert outcome.status == "finished"
+    assert made[1:] == ["build_definition"] * 2 + ["make_eval_step", "make_generator"]
 
 
 def test_twins_differ_in_the_model_alone():

@@ -22,21 +22,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import IO, Any
 
+from seqgen.launch.allocator import TUNED
+
 # Fresh pages cost three times the bandwidth of used ones. `padded` keeps what the main arena once
 # had; but threads allocate from arenas of their own, which give pages back at every step in spite
-# of it. `one-arena` leaves no such arenas and asks for huge pages.
-_PADDED = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "99999999999",
-    "MALLOC_TOP_PAD_": "268435456",
-}
+# of it. `one-arena` leaves no such arenas and asks for huge pages; `seqgen train --malloc=tuned` is
+# the same.
+_PADDED = ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")
 MALLOC_ENVIRONMENTS: Mapping[str, Mapping[str, str]] = {
-    "one-arena": {
-        **_PADDED,
-        "MALLOC_ARENA_MAX": "1",
-        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-    },
-    "padded": _PADDED,
+    "one-arena": TUNED,
+    "padded": {name: TUNED[name] for name in _PADDED},
     "default": {},
 }
 DEFAULT_MALLOC = "one-arena"

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from seqgen.launch import allocator
 from seqgen.training.environment import environment
 
 GEMM_SIZES = (512, 1024, 2048, 4096, 8192)
@@ -119,13 +120,14 @@ def measure_gemm(
 
 
 def facts() -> dict[str, Any]:
-    """Versions, processor, devices and flags, as in a run's env.json, with platform and memory."""
+    """What a run's env.json says, with platform, memory and the allocator's variables."""
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
         **environment(),
         "platform": jax.default_backend(),
         "device_kind": jax.devices()[0].device_kind,
         "memory_bytes": pages,
+        "malloc": allocator.settings(),
     }
 
 

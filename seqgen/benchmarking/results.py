@@ -14,7 +14,9 @@ FILE_NAME = "results.json"
 REGRESSED = 10  # exit code
 THRESHOLD = 0.10  # a median must be worse by more than this share
 # What may not change between measurements that stand in one file.
-SAME_MACHINE = ("processor", "cpus", "device_kind", "platform", "jax", "jaxlib", "xla_flags")
+SAME_MACHINE = (
+    *("processor", "cpus", "device_kind", "platform", "jax", "jaxlib", "xla_flags", "malloc"),
+)
 # name in the row -> what it is called; lower is better for all of them
 COMPARED = {
     "seconds": "time of a call",

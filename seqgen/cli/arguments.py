@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from seqgen.errors import ConfigError
+from seqgen.launch import allocator
 
 _CONFIG_WORD = re.compile(r"--?(no)?config\.", flags=re.IGNORECASE)
 
@@ -135,6 +136,17 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         default="none",
         choices=("none", "int8"),
         help="hold the matrices in 8 bits and round what they are multiplied with (default none)",
+    )
+    add_malloc_argument(parser)
+
+
+def add_malloc_argument(parser: argparse.ArgumentParser) -> None:
+    """The option of verbs that compute for long; `main` acts on it before they run."""
+    parser.add_argument(
+        "--malloc",
+        choices=allocator.CHOICES,
+        help="tuned: on a CPU under Linux, start once more with allocator settings that spare page "
+        f"faults (docs/performance.md); without it what ${allocator.VARIABLE} says, else default",
     )
 
 

@@ -7,7 +7,7 @@ import shlex
 import sys
 from typing import Any
 
-from seqgen.cli.arguments import add_verb
+from seqgen.cli.arguments import add_malloc_argument, add_verb
 from seqgen.errors import ConfigError
 
 EXAMPLES = """\
@@ -70,6 +70,7 @@ def add_parser(verbs: Any) -> None:
         "--hours", type=float, default=3.0, metavar="H", help="of everything (default 3)"
     )
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    add_malloc_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -160,7 +161,7 @@ def _command(args: argparse.Namespace) -> str:
     words += [f"--{name}" for name in ("quick", "smoke") if getattr(args, name)]
     for name, default in (
         *(("models", None), ("repeats", MIN_REPEATS), ("dtype", "float32")),
-        *(("minutes", 25.0), ("hours", 3.0)),
+        *(("minutes", 25.0), ("hours", 3.0), ("malloc", None)),
     ):
         if getattr(args, name) != default:
             words.append(f"--{name}={getattr(args, name)}")

@@ -21,6 +21,7 @@ from typing import Any
 
 from seqgen.cli.arguments import Parser, split_config_words
 from seqgen.errors import ConfigError, SeqgenError
+from seqgen.launch import allocator
 
 VERBS = {
     "train": "train a model, or resume where it stopped",
@@ -53,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         workdir = getattr(args, "workdir", None)
         if verbosity:
             logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+        if "malloc" in args:
+            allocator.apply(args.malloc, restart=argv is None, say=_say)
         code = args.run(args)
         sys.stdout.flush()
         return code

@@ -151,6 +151,14 @@ def cache_directory() -> pathlib.Path:
     return (pathlib.Path(root) if root else pathlib.Path.home() / ".cache" / "seqgen") / "xla"
 
 
+def measurements_directory() -> pathlib.Path | None:
+    """Folder of what was measured about this machine, beside the compiled programs."""
+    try:
+        return cache_directory().parent
+    except RuntimeError:  # no home directory is known
+        return None
+
+
 def enable_compile_cache() -> pathlib.Path | None:
     """Keep compiled programs on disk for the next process; None where nothing can be written.
 

@@ -90,17 +90,22 @@ class Meter:
         return statistics.median(tokens / max(seconds, 1e-9) for seconds, tokens in self._steps)
 
     def read(self) -> dict[str, float]:
-        """Values of the row, means since the last call."""
+        """Values of the row, means since the last call.
+
+        `data_wait` is the share of the steps' time in which the loop waited for a batch; what a
+        step in flight computed meanwhile is not taken off.
+        """
         waits, pads, seconds = self._waits, self._pads, self._seconds
+        counted = waits[-len(seconds) :] if seconds else []
+        self.wait_share = sum(counted) / sum(seconds) if seconds else 0.0
         row: dict[str, float] = {
             "tokens": self._tokens,
             "tok_s": round(self.tokens_per_second, 1),
             "step_ms": round(1e3 * self.step_seconds, 2),
             "data_wait_ms": round(1e3 * sum(waits) / max(len(waits), 1), 3),
+            "data_wait": round(self.wait_share, 5),
             "pad_frac": round(sum(pads) / max(len(pads), 1), 5),
         }
-        counted = waits[-len(seconds) :] if seconds else []
-        self.wait_share = sum(counted) / sum(seconds) if seconds else 0.0
         self.pad_share = row["pad_frac"]
         self._waits, self._pads, self._seconds = [], [], []
         return row

@@ -45,26 +45,21 @@ def seed_key(seed: int) -> np.ndarray:
     return np.asarray(np.random.SeedSequence(seed).generate_state(1)[0], np.uint32)
 
 
-def make_init(
-    definition: Definition, optimizer: optax.GradientTransformation, *, seed: int, use_ema: bool
-):
-    """A pure function of nothing that gives the state before the first step."""
-
-    def init() -> TrainState:
-        params = definition.init(jax.random.key(seed))
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            params=params,
-            opt_state=optimizer.init(params),
-            key=jnp.asarray(seed_key(seed)),
-            ema=jax.tree.map(jnp.array, params) if use_ema else None,
-            counters={
-                "bad_steps": jnp.zeros((), jnp.int32),
-                "bad_run": jnp.zeros((), jnp.int32),
-            },
-        )
-
-    return init
+def fresh_state(
+    params: Params, optimizer: optax.GradientTransformation, *, seed: int, use_ema: bool
+) -> TrainState:
+    """The state before the first step with fresh parameters; pure."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=optimizer.init(params),
+        key=jnp.asarray(seed_key(seed)),
+        ema=jax.tree.map(jnp.array, params) if use_ema else None,
+        counters={
+            "bad_steps": jnp.zeros((), jnp.int32),
+            "bad_run": jnp.zeros((), jnp.int32),
+        },
+    )
 
 
 def abstract_state(
@@ -76,7 +71,10 @@ def abstract_state(
     use_ema: bool = False,
 ) -> TrainState:
     """The state as `jax.ShapeDtypeStruct`s that carry their shardings."""
-    shapes = jax.eval_shape(make_init(definition, optimizer, seed=seed, use_ema=use_ema))
+    shapes = jax.eval_shape(
+        lambda params: fresh_state(params, optimizer, seed=seed, use_ema=use_ema),
+        definition.abstract,
+    )
     shardings = state_shardings(shapes, definition.axes, layout.mesh, layout.rules)
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -95,7 +93,11 @@ def init_state(
 ) -> TrainState:
     """The state before the first step, each leaf created where it will live."""
     abstract = abstract_state(definition, optimizer, layout=layout, seed=seed, use_ema=use_ema)
-    init = make_init(definition, optimizer, seed=seed, use_ema=use_ema)
+
+    def init() -> TrainState:
+        params = definition.init(jax.random.key(seed))
+        return fresh_state(params, optimizer, seed=seed, use_ema=use_ema)
+
     return jax.jit(init, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, abstract))()
 
 

@@ -104,6 +104,12 @@ def fake_peers(folder, tmp_path):
     return commands
 
 
+def test_driver_imports_no_jax(folder):
+    """It runs beside what it measures."""
+    code = "import drive, sys; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=folder).returncode == 0
+
+
 def test_driver_asks_in_turn_and_prints_ratios(folder, fake_peers):
     result = run(folder, "drive.py", "--rounds=3", "--pause=0", *fake_peers)
     lines = [json.loads(line) for line in result.stdout.splitlines()]

@@ -171,6 +171,7 @@ def test_times_do_not_depend_on_how_often_they_are_logged(tmp_path):
         row = read_rows(path / "metrics.jsonl")[-1]
         assert 20 <= row["step_ms"] < 200
         assert row["data_wait_ms"] >= 20
+        assert row["data_wait"] >= 0.8 * 20 / row["step_ms"]
 
 
 def test_compiling_counts_as_no_step(monkeypatch):

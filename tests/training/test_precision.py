@@ -1,7 +1,9 @@
+import json
+
 import numpy as np
 import pytest
 
-from seqgen.training import precision
+from seqgen.training import environment, precision
 from seqgen.training.averaging import mean_of_params
 from seqgen.training.config import TrainConfig, higher_is_better
 from seqgen.training.host_record import HostRecord
@@ -21,6 +23,66 @@ def test_auto_takes_bfloat16_only_for_a_real_gain(monkeypatch, ratio, expected):
     said = []
     assert resolve_compute_dtype("auto", report=said.append) == expected
     assert said[0].startswith(f"compute dtype: {expected} (")
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Stands for the measurement; the list tells how often it was made."""
+    calls = []
+
+    def measure():
+        calls.append(None)
+        return {"float32": 3e-3, "bfloat16": len(calls) * 1e-3}
+
+    monkeypatch.setattr(precision, "measure_dots", measure)
+    return calls
+
+
+def test_a_second_start_does_not_measure_again(measured, tmp_path):
+    said = []
+    for _ in range(2):
+        options = {"report": said.append, "folder": tmp_path / "cache"}
+        assert resolve_compute_dtype("auto", **options) == "bfloat16"
+    assert len(measured) == 1
+    (kept,) = (tmp_path / "cache").iterdir()
+    assert said[0] == "compute dtype: bfloat16 (probe products: float32 3.0 ms, bfloat16 1.0 ms)"
+    assert f"kept in {kept}: float32 3.0 ms, bfloat16 1.0 ms)" in said[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("NPROC", "3"), ("XLA_FLAGS", "--of_another_kind"), ("processor", lambda: "another")],
+)
+def test_another_machine_is_measured_anew(measured, tmp_path, monkeypatch, name, value):
+    resolve_compute_dtype("auto", folder=tmp_path)
+    if callable(value):
+        monkeypatch.setattr(environment, name, value)
+    else:
+        monkeypatch.setenv(name, value)
+    for _ in range(2):
+        resolve_compute_dtype("auto", folder=tmp_path)
+    assert len(measured) == 2 and len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{}", "[]", '{"measured": "today", "seconds": {"float32": 1, "bfloat16": NaN}}'],
+)
+def test_a_damaged_measurement_is_made_again(measured, tmp_path, content):
+    resolve_compute_dtype("auto", folder=tmp_path)
+    (kept,) = tmp_path.iterdir()
+    whole = kept.read_text()
+    kept.write_text(content)
+    resolve_compute_dtype("auto", folder=tmp_path)
+    assert len(measured) == 2 and kept.read_text() != content
+    assert set(json.loads(kept.read_text())) == set(json.loads(whole))
+
+
+def test_a_folder_that_cannot_be_written_is_no_error(measured, tmp_path):
+    (tmp_path / "file").write_text("")
+    for _ in range(2):
+        assert resolve_compute_dtype("auto", folder=tmp_path / "file" / "below")
+    assert len(measured) == 2
 
 
 def test_the_probe_measures_both():

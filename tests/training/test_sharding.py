@@ -21,7 +21,7 @@ from seqgen.training.checkpoint import CheckpointStore
 from seqgen.training.config import MeshConfig, OptimizerConfig, TrainConfig
 from seqgen.training.optimizer import build_optimizer
 from seqgen.training.sharding import Layout, mesh_rules, rows_multiple
-from seqgen.training.state import abstract_state, flatten, state_digest
+from seqgen.training.state import abstract_state, flatten, init_state, state_digest
 from seqgen.training.step import make_loss
 
 EIGHT = MeshConfig(data=2, fsdp=2, tensor=2)
@@ -100,6 +100,19 @@ def test_a_checkpoint_moves_between_meshes_without_changing_a_bit(tmp_path, targ
     assert state_digest(moved) == state_digest(state)
     for leaf, wanted in zip(jax.tree.leaves(moved), jax.tree.leaves(abstract), strict=True):
         assert leaf.sharding == wanted.sharding
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_the_abstract_state_is_the_state_without_its_numbers(mesh):
+    definition = toy_definition()
+    optimizer = build_optimizer(OptimizerConfig(), num_steps=50, axes=definition.axes)
+    place = {"layout": Layout.of(MESHES[mesh]), "use_ema": True}
+    abstract = abstract_state(definition, optimizer, **place)
+    real = init_state(definition, optimizer, **place)
+    assert jax.tree.structure(abstract) == jax.tree.structure(real)
+    for wanted, leaf in zip(jax.tree.leaves(abstract), jax.tree.leaves(real), strict=True):
+        assert (wanted.shape, wanted.dtype) == (leaf.shape, leaf.dtype)
+        assert wanted.sharding.is_equivalent_to(leaf.sharding, leaf.ndim)
 
 
 def test_shardings_follow_paths_even_between_equal_shapes():

@@ -1,0 +1,1 @@
+"""How processes start. Importing this package imports no jax."""
