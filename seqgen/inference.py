@@ -4,12 +4,15 @@ Lines are cut into tokens, sorted by length inside a window, padded to a small s
 compiled once) and decoded; answers come back in the order of the lines.
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -25,6 +28,9 @@ from seqgen.types import EOS_ID, Array, Params, Sequences, Tokenizer
 
 _log = logging.getLogger("seqgen.inference")
 _WINDOW_BATCHES = 32  # lines sorted together, in batches of `batch_size`
+# Batches at work at a time: most operations of a step are too small for several cores, and the host
+# reads one batch's answers while the device computes another.
+_WORKERS = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +89,8 @@ class Generator:
         self.decode_config = decode_config or DecodeConfig()
         self._max_source_len = max_source_len
         self._max_target_len = max_target_len
+        self._compiled: set[Hashable] = set()
+        self._compiling = threading.Lock()
         self._search = jax.jit(
             functools.partial(_search, definition), static_argnames=("shape", "max_len")
         )
@@ -166,23 +174,36 @@ class Generator:
     ) -> Iterator[list[Hypothesis]]:
         answered = 0
         while window := list(itertools.islice(lines, _WINDOW_BATCHES * config.batch_size)):
-            encoded = [
-                self._encode_source(text, answered + i, config) for i, text in enumerate(window)
-            ]
-            answers: list[list[Hypothesis]] = [_empty_answers(config)] * len(window)
-            speaking = [i for i, text in enumerate(window) if text.strip()]
-            finished = len(window) - len(speaking)
-            for places in plan_batches([len(encoded[i]) for i in speaking], config):
-                members = [speaking[place] for place in places]
-                source = self._pad_sources([encoded[i] for i in members], config)
-                numbers = [answered + i for i in members]
-                found = self._run(source, numbers, config)
-                for row, i in enumerate(members):
-                    answers[i] = self._read(found, row, line=answered + i)
-                finished += len(members)
-                progress(answered + finished)
+            yield from self._answer(window, answered, progress, config)
             answered += len(window)
-            yield from answers
+
+    def _answer(
+        self,
+        window: list[str],
+        first: int,
+        progress: Callable[[int], None],
+        config: DecodeConfig,
+    ) -> list[list[Hypothesis]]:
+        """Answers to lines that are sorted together; `first` is the number of the first one."""
+        encoded = [self._encode_source(text, first + i, config) for i, text in enumerate(window)]
+        answers: list[list[Hypothesis]] = [_empty_answers(config)] * len(window)
+        speaking = [i for i, text in enumerate(window) if text.strip()]
+
+        def answer(places: list[int]) -> int:
+            members = [speaking[place] for place in places]
+            source = self._pad_sources([encoded[i] for i in members], config)
+            found = self._run(source, [first + i for i in members], config)
+            for row, i in enumerate(members):
+                answers[i] = self._read(found, row, line=first + i)
+            return len(members)
+
+        finished = first + len(window) - len(speaking)
+        batches = plan_batches([len(encoded[i]) for i in speaking], config)
+        with ThreadPoolExecutor(_WORKERS) as workers:
+            for count in workers.map(answer, batches):
+                finished += count
+                progress(finished)
+        return answers
 
     def _run(self, source: Sequences, numbers: list[int], config: DecodeConfig) -> Hypotheses:
         rows, width = source.ids.shape
@@ -190,16 +211,27 @@ class Generator:
         max_len = -(-config.max_len(width) // 8) * 8
         if self._max_target_len is not None:
             max_len = min(max_len, self._max_target_len)
-        found = self._search(
-            self.params,
-            source,
-            padded,
-            config.seed,
-            config.values(),
-            shape=config.shape(),
-            max_len=max_len,
-        )
+        with self._first_use((source.ids.shape, config.shape(), max_len)):
+            found = self._search(
+                self.params,
+                source,
+                padded,
+                config.seed,
+                config.values(),
+                shape=config.shape(),
+                max_len=max_len,
+            )
         return jax.device_get(found)
+
+    @contextlib.contextmanager
+    def _first_use(self, key: Hashable) -> Iterator[None]:
+        """Let one thread alone compile what belongs to `key`."""
+        if key in self._compiled:
+            yield
+            return
+        with self._compiling:
+            yield
+            self._compiled.add(key)
 
     def _read(self, found: Hypotheses, row: int, *, line: int) -> list[Hypothesis]:
         if found.lengths[row, 0] == 0:
