@@ -65,9 +65,10 @@ def table(row: Row, found: Mapping[str, Any]) -> Iterator[str]:
         return
     share = max(values["foreign_cpu_share"] for values in found["programs"].values())
     state = f"disturbed by other work ({share:.0%} of a CPU)" if share > BUSY_SHARE else "quiet"
+    commit = found.get("versions", {}).get("seqgen", "as above")
     yield (
-        f"{found['date']}, {found['rounds']} rounds, malloc `{found['malloc']}`, {state}, load "
-        f"{found['load_before']} before."
+        f"{found['date']}, seqgen {commit}, {found['rounds']} rounds, malloc "
+        f"`{found['malloc']}`, {state}, load {found['load_before']} before."
     )
     yield ""
     references = [key for key in found["programs"] if not key.startswith("seqgen")]
