@@ -175,16 +175,9 @@ def _run(
 
 
 def _place(
-    hidden: Array,
-    kernel: Array,
-    bias: Array | None,
-    labels: Array,
-    weights: Array,
-    options: _Options,
-    *,
-    with_gradients: bool,
+    *arrays: Array | None, options: _Options, with_gradients: bool
 ) -> tuple[VocabularyLoss, Any]:
-    """`_run`, once on every device where the work is cut."""
+    """`_run` on its arrays, once on every device where the work is cut."""
     run = partial(_run, options=options, with_gradients=with_gradients)
     cut = options.cut
     if cut.mesh is not None:
@@ -196,7 +189,7 @@ def _place(
             out_specs=(P(), (rows, table, classes) if with_gradients else None),
             check_vma=False,
         )
-    return run(hidden, kernel, bias, labels, weights)
+    return run(*arrays)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(5,))
@@ -208,18 +201,13 @@ def _loss(
     weights: Array,
     options: _Options,
 ) -> VocabularyLoss:
-    return _place(hidden, kernel, bias, labels, weights, options, with_gradients=False)[0]
+    arrays = (hidden, kernel, bias, labels, weights)
+    return _place(*arrays, options=options, with_gradients=False)[0]
 
 
-def _loss_forward(
-    hidden: Array,
-    kernel: Array,
-    bias: Array | None,
-    labels: Array,
-    weights: Array,
-    options: _Options,
-) -> Any:
-    return _place(hidden, kernel, bias, labels, weights, options, with_gradients=True)
+def _loss_forward(*arguments: Any) -> Any:
+    *arrays, options = arguments
+    return _place(*arrays, options=options, with_gradients=True)
 
 
 def _loss_backward(options: _Options, gradients: Any, cotangent: VocabularyLoss) -> Any:

@@ -15,7 +15,7 @@ from seqgen.evaluation import evaluators
 from seqgen.inference import Generator, one_line
 from seqgen.models import build_model
 from seqgen.nn.parameters import Definition
-from seqgen.nn.quantization import quantize_params, round_kernels
+from seqgen.nn.quantization import inference_params
 from seqgen.training.checkpoint_reader import CheckpointReader
 from seqgen.training.compilation import enable_compile_cache
 from seqgen.training.sharding import Layout
@@ -87,10 +87,12 @@ class Run:
                 f"quantize {quantize!r} is not known",
                 details=[f"it takes       {' or '.join(QUANTIZATIONS)}"],
             )
-        if quantize == "int8":
-            params = quantize_params(params, self.definition.summed_axes)
-        elif self.compute_dtype == "bfloat16":
-            params = round_kernels(params, self.definition.summed_axes)
+        params = inference_params(
+            params,
+            self.definition.summed_axes,
+            compute_dtype=self.compute_dtype,
+            int8=quantize == "int8",
+        )
         return make_generator(self.config, self.definition, params, self.tokenizers)
 
 

@@ -52,14 +52,15 @@ def main() -> None:
             mine = answers(python, program, [f"--beam={beam}", *words])
             gaps = [(a[1] == b[1], abs(a[0] - b[0])) for a, b in zip(exact, mine, strict=True)]
             score = bleu.corpus_score([text for _, text in mine], [references])
+            identical = sum(same for same, _ in gaps)
             found[f"beam {beam} {key}"] = {
                 "lines": len(mine),
-                "identical": sum(same for same, _ in gaps),
+                "identical": identical,
                 "largest_score_difference_of_identical": max(g for same, g in gaps if same),
                 "score_differences_of_others": sorted(round(g, 6) for same, g in gaps if not same),
                 "bleu": round(score.score, 3),
             }
-            print(f"beam {beam} {key}: {gaps and sum(same for same, _ in gaps)}", file=sys.stderr)
+            print(f"beam {beam} {key}: {identical} of {len(mine)} identical", file=sys.stderr)
     result = {
         "date": datetime.date.today().isoformat(),
         "bleu_signature": str(bleu.get_signature()),

@@ -147,7 +147,7 @@ def main() -> None:
     import jax
 
     from seqgen.decoding.config import DecodeConfig
-    from seqgen.nn.quantization import quantize_params, round_kernels
+    from seqgen.nn.quantization import inference_params
     from seqgen.training.compilation import enable_compile_cache
     from seqgen.training.precision import resolve_compute_dtype
 
@@ -155,10 +155,7 @@ def main() -> None:
     dtype = resolve_compute_dtype(args.dtype, report=lambda line: print(line, file=sys.stderr))
     definition = build_definition(args.size, compute_dtype=dtype)
     params = jax.jit(definition.init)(jax.random.key(0))
-    if args.int8:
-        params = jax.jit(lambda params: quantize_params(params, definition.summed_axes))(params)
-    elif dtype == "bfloat16":
-        params = jax.jit(lambda params: round_kernels(params, definition.summed_axes))(params)
+    params = inference_params(params, definition.summed_axes, compute_dtype=dtype, int8=args.int8)
     # The last of the 32 tokens is EOS here and a word in the peers; the decoder's 32 steps are one.
     config = DecodeConfig(
         num_beams=args.beam,

@@ -17,7 +17,7 @@ import numpy as np
 import sentencepiece
 from ctranslate2.specs import common_spec, transformer_spec
 from protocol import serve
-from work import translation_dir, translation_lines
+from work import translation_dir, translation_lines, write_answers
 
 
 def build(export: pathlib.Path, folder: pathlib.Path, compute_type: str) -> None:
@@ -106,8 +106,7 @@ def main() -> None:
         return [(answer.scores[0], text) for answer, text in zip(answers, texts, strict=True)]
 
     if args.write:
-        rows = [f"{score:.6f}\t{text}\n" for score, text in translate()]
-        args.write.write_text("".join(rows), encoding="utf-8")
+        write_answers(args.write, translate())
         return
 
     def run_pass() -> None:

@@ -13,7 +13,7 @@ import json
 import pathlib
 
 from protocol import serve
-from work import translation_dir, translation_lines
+from work import translation_dir, translation_lines, write_answers
 
 
 def main() -> None:
@@ -46,8 +46,7 @@ def main() -> None:
         return [(answer[0].score, answer[0].text) for answer in answers]
 
     if args.write:
-        rows = [f"{score:.6f}\t{text}\n" for score, text in translate()]
-        args.write.write_text("".join(rows), encoding="utf-8")
+        write_answers(args.write, translate())
         return
 
     def run_pass() -> None:

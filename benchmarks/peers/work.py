@@ -84,6 +84,12 @@ def translation_lines() -> list[str]:
     return path.read_text(encoding="utf-8").splitlines()
 
 
+def write_answers(path: pathlib.Path, answers: list[tuple[float, str]]) -> None:
+    """A line 'score TAB text' for each."""
+    rows = [f"{score:.6f}\t{text}\n" for score, text in answers]
+    path.write_text("".join(rows), encoding="utf-8")
+
+
 def load_batches(count: int) -> list[PeerBatch]:
     """The first `count` batches that `prepare.py` wrote; the first is the reference batch."""
     path = cache_dir() / "batches.npz"

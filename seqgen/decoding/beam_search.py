@@ -1,13 +1,12 @@
 """Beam search inside one program, for any model that keeps the `Decodable` contract."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 
 from seqgen.decoding.config import SearchShape, SearchValues
-from seqgen.decoding.constraints import constrain_logits
+from seqgen.decoding.constraints import token_rules
 from seqgen.decoding.hypotheses import Hypotheses
 from seqgen.decoding.length_penalty import best_attainable_score, length_penalty
 from seqgen.decoding.shrinking import run_shrinking, take_sentences
@@ -116,9 +115,7 @@ def _best_continuations(
     then to the lowest id.
     """
     batch, beams, vocab = logits.shape
-    constrain = functools.partial(
-        constrain_logits, position=state.position, limits=state.limits, values=values
-    )
+    constrain = token_rules(state, values)
     gains, tokens = top_tokens(logits, min(beams + 1, vocab), constrain)
     # One logit that is not a number spoils the sum of all: such a beam has no continuation.
     gains = jnp.where(jnp.isnan(gains), -jnp.inf, gains)

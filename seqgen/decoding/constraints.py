@@ -1,5 +1,9 @@
 """Which tokens may come next: control ids, minimum and maximum length."""
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import jax.numpy as jnp
 
 from seqgen.decoding.config import SearchValues
@@ -20,6 +24,13 @@ def length_limits(values: SearchValues, source_lengths: Array, *, max_len: int) 
     own = own + values.max_length_offset
     limits = jnp.where(values.max_length > 0, values.max_length, own)
     return jnp.clip(limits, 1, max_len)
+
+
+def token_rules(state: Any, values: SearchValues) -> Callable[[Array, Array], Array]:
+    """`constrain_logits` at the position and limits of a search's state, of logits and ids."""
+    return functools.partial(
+        constrain_logits, position=state.position, limits=state.limits, values=values
+    )
 
 
 def constrain_logits(

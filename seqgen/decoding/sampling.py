@@ -1,13 +1,12 @@
 """Greedy search and sampling inside one program, for any `Decodable` model."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 
 from seqgen.decoding.config import SearchShape, SearchValues
-from seqgen.decoding.constraints import constrain_logits
+from seqgen.decoding.constraints import token_rules
 from seqgen.decoding.filters import keep_top_k, keep_top_p
 from seqgen.decoding.hypotheses import Hypotheses
 from seqgen.decoding.length_penalty import length_penalty
@@ -87,9 +86,7 @@ def sample(
 
     def step(state: SampleState) -> SampleState:
         logits, model_state = next_logits(model, state.model, state.ids, state.position)
-        constrain = functools.partial(
-            constrain_logits, position=state.position, limits=state.limits, values=values
-        )
+        constrain = token_rules(state, values)
         if state.keys is None:
             best, likeliest = top_tokens(logits, 1, constrain)
             gains, tokens = best[:, :, 0], likeliest[:, :, 0]

@@ -37,6 +37,15 @@ def _rate(default: float, help: str) -> float:
     return option(default, help=help, minimum=0.0, maximum=0.95)
 
 
+def _recurrence_kernel() -> str:
+    return option(
+        "scan",
+        help="how a layer runs over time: a scan, or auto = cuDNN for lstm on one NVIDIA GPU "
+        "wherever whole sequences run layer by layer",
+        choices=("scan", "auto"),
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class _TransformerConfig:
     kind: str = option("transformer", help="Transformer stack", choices=("transformer",))
@@ -113,12 +122,7 @@ class RecurrentEncoderConfig:
         help="recurrent kernel's start (simple, lstm, gru: the others have none)",
         choices=("orthogonal", "uniform"),
     )
-    recurrence_kernel: str = option(
-        "scan",
-        help="how a layer runs over time: a scan, or auto = cuDNN for lstm on one NVIDIA GPU "
-        "wherever whole sequences run layer by layer",
-        choices=("scan", "auto"),
-    )
+    recurrence_kernel: str = _recurrence_kernel()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,12 +179,7 @@ class RecurrentDecoderConfig:
         help="recurrent kernel's start (simple, lstm, gru: the others have none)",
         choices=("orthogonal", "uniform"),
     )
-    recurrence_kernel: str = option(
-        "scan",
-        help="how a layer runs over time: a scan, or auto = cuDNN for lstm on one NVIDIA GPU "
-        "wherever whole sequences run layer by layer",
-        choices=("scan", "auto"),
-    )
+    recurrence_kernel: str = _recurrence_kernel()
 
 
 @dataclasses.dataclass(frozen=True)

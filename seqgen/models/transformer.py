@@ -120,14 +120,12 @@ class TransformerState:
     """Decode state of B sentences with K beams each, R = B * K rows.
 
     Attributes:
-      lengths: int32 [R] tokens consumed so far.
       history: which entries of the caches each row has consumed.
       cache: per layer, keys and values of what the beams consumed.
       memory: per layer, projected keys and values of the source; None without an encoder.
       memory_mask: bool [B, 1, 1, S].
     """
 
-    lengths: Array
     history: BeamHistory
     cache: tuple[StepMemory, ...]
     memory: tuple[StepMemory | None, ...]
@@ -202,7 +200,6 @@ class TransformerDecoder(_Stack):
             for layer in layers
         )
         return TransformerState(
-            lengths=jnp.zeros((batch * num_beams,), jnp.int32),
             history=history,
             cache=(cache,) * len(layers),
             memory=memory,
@@ -215,9 +212,10 @@ class TransformerDecoder(_Stack):
         """Consume `embedded` [R, T, D], of which the first `lengths` [R] are real."""
         rows, num_new, _ = embedded.shape
         batch, num_beams, max_len = state.history.owners.shape
-        positions = state.lengths[:, None] + jnp.arange(num_new)
+        positions = state.history.lengths.reshape(rows, 1) + jnp.arange(num_new)
         real = jnp.arange(num_new) < lengths[:, None]
         history = state.history.extend(real.reshape(batch, num_beams, num_new))
+        mask = history.mask(num_new)
         x = self.add_positions(embedded, positions, max_len=max_len)
         cache, weights = [], None
         layers = layer_list(self.layers, self.cfg.num_layers)
@@ -225,7 +223,7 @@ class TransformerDecoder(_Stack):
             read, attention = layer.enter(x, layer.self_norm), layer.self_attention
             query, new = attention.project_self(read, positions)
             written = old.write(new, state.history)
-            update = attention.step_back(query, written, history)
+            update = attention.step_back(query, written, mask, history)
             x = layer.leave(x, update, layer.self_norm, None)
             if memory is not None:
                 read, attention = layer.enter(x, layer.cross_norm), layer.cross_attention
@@ -238,27 +236,21 @@ class TransformerDecoder(_Stack):
         attention_map = None
         if weights is not None:
             attention_map = weights.mean(1).reshape(rows, num_new, -1)
-        state = dataclasses.replace(
-            state, lengths=state.lengths + lengths, history=history, cache=tuple(cache)
-        )
+        state = dataclasses.replace(state, history=history, cache=tuple(cache))
         return DecodeOutput(self.finish(x), attention_map), state
 
     def reorder(self, state: TransformerState, parents: Array) -> TransformerState:
         """Beam k of sentence b continues beam `parents[b, k]`."""
-        lengths = jnp.take_along_axis(state.lengths.reshape(parents.shape), parents, axis=1)
-        history = state.history.reorder(parents)
-        return dataclasses.replace(state, lengths=lengths.reshape(-1), history=history)
+        return dataclasses.replace(state, history=state.history.reorder(parents))
 
     def select(self, state: TransformerState, rows: Array) -> TransformerState:
         """Keep the sentences `rows` [B'], all their beams."""
-        lengths = state.lengths.reshape(state.history.owners.shape[:2])
-        whole = (lengths, state.history.owners, state.cache, state.memory, state.memory_mask)
-        lengths, owners, cache, memory, mask = jax.tree.map(lambda leaf: leaf[rows], whole)
+        whole = (state.history.owners, state.cache, state.memory, state.memory_mask)
+        owners, cache, memory, mask = jax.tree.map(lambda leaf: leaf[rows], whole)
         history = BeamHistory(owners, state.history.num_slots)
-        return TransformerState(lengths.reshape(-1), history, cache, memory, mask)
+        return TransformerState(history, cache, memory, mask)
 
     def rewind(self, state: TransformerState, lengths: Array) -> TransformerState:
         """Forget all but the first `lengths` [R] tokens."""
-        lengths = jnp.minimum(state.lengths, lengths)
         history = state.history.rewind(lengths.reshape(state.history.owners.shape[:2]))
-        return dataclasses.replace(state, lengths=lengths, history=history)
+        return dataclasses.replace(state, history=history)

@@ -127,17 +127,16 @@ class Attention(nnx.Module):
         )
         return self._merge(part_beams(mixed, num_beams)), weights
 
-    def step_back(self, query: Array, cache: StepMemory, history: BeamHistory) -> Array:
+    def step_back(
+        self, query: Array, cache: StepMemory, mask: Array, history: BeamHistory
+    ) -> Array:
         """Decoding: output [R, T, D] for queries [R, N, T, H] over what their rows have consumed.
 
-        Args:
-          query: of the newest T tokens.
-          cache: with their keys and values.
-          history: with their slots.
+        Cache and history hold the queries' own tokens already; see `attend_history`.
         """
-        num_beams, num_new = history.owners.shape[1], query.shape[2]
+        num_beams = history.owners.shape[1]
         mixed = attend_history(
-            share_beams(query, num_beams), cache, history, num_new, compute_dtype=self.compute_dtype
+            share_beams(query, num_beams), cache, mask, history, compute_dtype=self.compute_dtype
         )
         return self._merge(part_beams(mixed, num_beams))
 

@@ -34,6 +34,11 @@ class BeamHistory:
     owners: Array
     num_slots: Array
 
+    @property
+    def lengths(self) -> Array:
+        """Tokens that each row has consumed, int32 [B, K]."""
+        return jnp.sum(self.owners != _NOBODY, axis=2, dtype=jnp.int32)
+
     @classmethod
     def empty(cls, batch: int, num_beams: int, num_slots: int) -> "BeamHistory":
         """Nothing consumed yet, room for `num_slots` slots."""
@@ -141,13 +146,19 @@ def part_beams(mixed: Array, num_beams: int) -> Array:
 
 
 def attend_history(
-    query: Array, cache: StepMemory, history: BeamHistory, num_new: int, *, compute_dtype: str
+    query: Array, cache: StepMemory, mask: Array, history: BeamHistory, *, compute_dtype: str
 ) -> Array:
-    """What queries [B, N, K * T, H] in the last T = `num_new` slots of a history see in its cache.
+    """What queries [B, N, K * T, H] in the last slots of a history see in its cache.
 
     On a CPU the work grows with the slots in use, in a few steps, and not with the room there is.
+
+    Args:
+      query: float32 [B, N, K * T, H].
+      cache: of the history's slots.
+      mask: `history.mask` of the T newest slots.
+      history: the queries' own slots included.
+      compute_dtype: see `attend_step`.
     """
-    mask = history.mask(num_new)
     beams, slots = history.owners.shape[1:]
     attend = partial(attend_step, compute_dtype=compute_dtype)
     rooms = _rooms(slots) if jax.default_backend() == "cpu" else (slots,)

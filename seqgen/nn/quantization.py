@@ -66,6 +66,22 @@ def join_outputs(kernels: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-1), *kernels)
 
 
+def inference_params(
+    params: Params, summed_axes: Params, *, compute_dtype: str, int8: bool
+) -> Params:
+    """Parameters in the form in which a model that computes in `compute_dtype` reads them fastest.
+
+    Args:
+      params: nested dict of float32 arrays.
+      summed_axes: `Definition.summed_axes` of the model.
+      compute_dtype: 'float32' or 'bfloat16'.
+      int8: hold the matrices of products in 8 bits.
+    """
+    if int8:
+        return jax.jit(lambda given: quantize_params(given, summed_axes))(params)
+    return round_kernels(params, summed_axes) if compute_dtype == "bfloat16" else params
+
+
 def round_kernels(params: Params, summed_axes: Params) -> Params:
     """The same parameters with the kernels of products in bfloat16.
 

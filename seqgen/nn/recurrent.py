@@ -191,7 +191,8 @@ class RecurrentLayer(nnx.Module):
     def weights(self) -> Weights:
         """Input kernel, recurrent kernel and bias."""
         assert self.recurrent_kernel is not None and self.input.bias is not None
-        return self.input.kernel[...], self.recurrent_kernel[...], self.input.bias[...]
+        kernel = as_float(self.input.kernel[...])
+        return kernel, self.recurrent_kernel[...], self.input.bias[...]
 
     def uses_cudnn(self, x: Array, *, added: bool = False) -> bool:
         """Whether a sequence [T, B, I] goes to cuDNN; `added` as in a call."""

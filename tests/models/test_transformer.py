@@ -133,7 +133,7 @@ def test_stepping_equals_one_extension_equals_teacher_forcing(variant, scan):
     np.testing.assert_allclose(once.hidden[seen], want[seen], atol=1e-5)
     np.testing.assert_allclose(steps[seen], want[seen], atol=1e-5)
     np.testing.assert_allclose(rest[seen[:, 2:]], want[:, 2:][seen[:, 2:]], atol=1e-5)
-    np.testing.assert_array_equal(state.lengths, lengths)
+    np.testing.assert_array_equal(state.history.lengths.reshape(-1), lengths)
     np.testing.assert_allclose(more[1], more[0], atol=1e-5)
     np.testing.assert_allclose(more[2], more[0], atol=1e-5)
     weights = np.asarray(once.attention)
