@@ -35,7 +35,8 @@ GIB = 2**30
 
 def limit_memory(gib: float) -> None:
     """What the system refuses: private writable memory (heap and anonymous maps) beyond `gib`."""
-    resource.setrlimit(resource.RLIMIT_DATA, (int(gib * GIB),) * 2)
+    limit = int(gib * GIB)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def build_step(kernel: str, length: int, options: argparse.Namespace):
@@ -256,7 +257,7 @@ def report(results: dict) -> str:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--parts", nargs="+", choices=PARTS, help="measure these, even again")
     parser.add_argument("--report", action="store_true", help="only rewrite README.md")
     parser.add_argument("--output", type=pathlib.Path, default=HERE / "results/attention_memory")
