@@ -98,11 +98,14 @@ def _add_rules(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--forced_prefix", metavar="TEXT", help="every answer begins with it")
     parser.add_argument(
-        "--stop_token_ids", type=_ids, metavar="IDS", help="target ids, as 5,7, that end an answer"
+        "--stop_token_ids",
+        type=_token_ids,
+        metavar="IDS",
+        help="target ids, as 5,7, that end an answer",
     )
 
 
-def _ids(text: str) -> tuple[int, ...]:
+def _token_ids(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
 
 

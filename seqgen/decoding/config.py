@@ -282,9 +282,11 @@ def _check_range(field: dataclasses.Field, value: Any) -> None:
         raise ConfigError(f"bad value for  {field.name}: {value!r}", details=details)
     kind = type(field.default)
     if kind is tuple:
-        element = str if field.name == "bad_words" else int
-        if not isinstance(value, tuple) or any(type(item) is not element for item in value):
+        element = int if low is not None else str
+        right_type = isinstance(value, tuple) and all(type(item) is element for item in value)
+        if not right_type or (low is not None and any(item < low for item in value)):
             takes = f"several {element.__name__}s"
+            takes += "" if low is None else f", at least {low}"
             raise ConfigError(
                 f"bad value for  {field.name}: {value!r}", details=[f"it takes       {takes}"]
             )
