@@ -39,9 +39,11 @@ class Hypothesis:
 
     Attributes:
       text: plain text.
-      score: log-probability divided by the length penalty; -inf if there is no such answer.
-      ids: target ids, without EOS.
-      log_prob: natural logarithm of the probability of `ids` and EOS given the source.
+      score: log-probability, that of penalised logits under penalties, divided by the length
+        penalty; -inf if there is no such answer.
+      ids: target ids, without EOS or the stop token that ended them.
+      log_prob: natural logarithm of the model's probability of `ids` and what ended them, given the
+        source.
     """
 
     text: str
@@ -136,7 +138,8 @@ class Generator:
     def score(self, sources: Sequence[str], targets: Sequence[str | Sequence[int]]) -> list[float]:
         """Natural log-probability of each target given its source (EOS included).
 
-        Equal to `Hypothesis.log_prob` for the ids of an answer. A target is text or a list of ids.
+        Equal to `Hypothesis.log_prob` for the ids of an answer that ended with EOS. A target is
+        text or a list of ids.
 
         Raises:
           ValueError: if the lists differ in length.
@@ -211,13 +214,15 @@ class Generator:
         max_len = -(-config.max_len(width) // 8) * 8
         if self._max_target_len is not None:
             max_len = min(max_len, self._max_target_len)
-        with self._first_use((source.ids.shape, config.shape(), max_len)):
+        values = config.values(self.target_tokenizer.encode)
+        rules = jax.tree.structure(values)  # which are on
+        with self._first_use((source.ids.shape, config.shape(), rules, max_len)):
             found = self._search(
                 self.params,
                 source,
                 padded,
                 config.seed,
-                config.values(),
+                values,
                 shape=config.shape(),
                 max_len=max_len,
             )

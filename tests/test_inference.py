@@ -214,3 +214,30 @@ def test_few_shapes_are_compiled():
     assert definition.traces == 2
     generator.generate(["abcdefghijkl" * 8], num_beams=2)
     assert definition.traces == 3
+
+
+def test_rules_on_words_are_cut_by_the_target_tokenizer():
+    generator = make(DecodeConfig(batch_size=4))
+    texts = lines(6)
+    options = {"num_beams": 3, "num_return_sequences": 3, "max_length": 8}
+    plain = generator.generate(texts, **options)
+    assert any("a" in answer.text for row in plain for answer in row)
+    rules = {"bad_words": ["a", "bc", "?"], "forced_prefix": "cc", "stop_token_ids": [7]}
+    for text, row in zip(texts, generator.generate(texts, **options, **rules)):
+        for answer in row:
+            assert "a" not in answer.text and "bc" not in answer.text
+            assert answer.text.startswith("cc"), "and what ends an answer is no part of it"
+            assert "d" not in answer.text, text
+
+
+def test_penalised_scores_rank_and_log_probs_stay_the_models_own():
+    generator = make(DecodeConfig(batch_size=4, repetition_penalty=2.0, frequency_penalty=0.5))
+    texts = lines(5, seed=2)
+    # More tokens than there are words: some must repeat.
+    options = {"num_beams": 3, "num_return_sequences": 2, "min_length": 8, "max_length": 10}
+    rows = generator.generate(texts, **options)
+    for text, row in zip(texts, rows):
+        assert row[0].score >= row[1].score
+        for answer in row:
+            assert generator.score([text], [answer.ids]) == pytest.approx([answer.log_prob], 1e-4)
+    assert all(row[0].score < row[0].log_prob / (len(row[0].ids) + 1) - 0.01 for row in rows)

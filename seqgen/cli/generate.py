@@ -7,12 +7,14 @@ from seqgen.cli.arguments import add_run_arguments, add_verb, parse_checkpoint, 
 from seqgen.cli.counter import line_counter
 from seqgen.cli.evaluate import add_search_arguments, search_options
 from seqgen.cli.text_files import output, read_lines
+from seqgen.errors import ConfigError
 
 EXAMPLES = """\
 echo "forty two" | seqgen generate --workdir=runs/quickstart
 seqgen generate --workdir=RUN --input=test.en --output=test.hyp --num_beams=5
 seqgen generate --workdir=RUN --num_beams=5 --num_return_sequences=5 --scores < test.en
-seqgen generate --workdir=RUN --do_sample --temperature=0.8 --top_p=0.9 --seed=1 < test.en"""
+seqgen generate --workdir=RUN --do_sample --temperature=0.8 --top_p=0.9 --seed=1 < test.en
+seqgen generate --workdir=RUN --do_sample --num_return_sequences=16 --mbr < test.en"""
 
 
 def add_parser(verbs: Any) -> None:
@@ -47,12 +49,19 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--suppress_unk", action="store_const", const=True, help="never answer an unknown token"
     )
+    _add_rules(parser)
     parser.add_argument(
         "--do_sample", action="store_const", const=True, help="draw tokens instead of searching"
     )
     parser.add_argument("--temperature", type=float, metavar="T", help="sampling: flatter above 1")
     parser.add_argument("--top_k", type=int, metavar="K", help="sampling: K likeliest tokens only")
     parser.add_argument("--top_p", type=float, metavar="P", help="sampling: tokens up to mass P")
+    parser.add_argument(
+        "--min_p", type=float, metavar="P", help="sampling: tokens of P x the highest probability"
+    )
+    parser.add_argument(
+        "--typical_p", type=float, metavar="P", help="sampling: tokens of typical surprise, mass P"
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="sampling: seed of all draws")
     parser.add_argument("--batch_size", type=int, metavar="N", help="lines decoded together")
     parser.add_argument(
@@ -64,11 +73,47 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--scores", action="store_true", help="put the score and a tab before each answer"
     )
+    parser.add_argument(
+        "--mbr",
+        action="store_true",
+        help="of the answers to a line, put out the one nearest to all by chrF",
+    )
+
+
+def _add_rules(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--repetition_penalty", type=float, metavar="X", help="CTRL's, at least 1; 1 is none"
+    )
+    parser.add_argument(
+        "--frequency_penalty", type=float, metavar="X", help="off a logit each time its token came"
+    )
+    parser.add_argument(
+        "--presence_penalty", type=float, metavar="X", help="off a logit once if its token came"
+    )
+    parser.add_argument(
+        "--no_repeat_ngram_size", type=int, metavar="N", help="no N tokens in a row come twice"
+    )
+    parser.add_argument(
+        "--bad_words", action="append", metavar="TEXT", help="never answer it; once for each"
+    )
+    parser.add_argument("--forced_prefix", metavar="TEXT", help="every answer begins with it")
+    parser.add_argument(
+        "--stop_token_ids",
+        type=_token_ids,
+        metavar="IDS",
+        help="target ids, as 5,7, that end an answer",
+    )
+
+
+def _token_ids(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
 
 
 _OPTIONS = (
     *("num_return_sequences", "min_length", "max_length", "max_length_ratio", "max_length_offset"),
     *("length_penalty_kind", "early_stopping", "suppress_unk", "do_sample", "temperature"),
+    *("repetition_penalty", "frequency_penalty", "presence_penalty", "no_repeat_ngram_size"),
+    *("bad_words", "forced_prefix", "stop_token_ids", "min_p", "typical_p"),
     *("top_k", "top_p", "seed", "batch_size", "batch_tokens", "max_source_length"),
 )
 
@@ -80,6 +125,7 @@ def run(args: argparse.Namespace) -> int:
     options = search_options(args)
     options |= {n: getattr(args, n) for n in _OPTIONS if getattr(args, n) is not None}
     from seqgen import runs
+    from seqgen.evaluation.minimum_bayes_risk import choose
     from seqgen.inference import one_line
 
     generator = runs.load(
@@ -88,12 +134,20 @@ def run(args: argparse.Namespace) -> int:
         compute_dtype=args.compute_dtype,
         quantize=args.quantize,
     )
+    num_answers = generator.decode_config.replace(**options).num_return_sequences
+    if args.mbr and num_answers < 2:
+        raise ConfigError(
+            "--mbr chooses among several answers",
+            details=["add            --do_sample --num_return_sequences=16"],
+        )
     with (
         output(args.output) as file,
         line_counter("answered", enabled=args.output != "-") as progress,
     ):
         answers = generator.stream(read_lines(args.input), progress=progress, **options)
         for hypotheses in answers:
+            if args.mbr:
+                hypotheses = [hypotheses[choose([answer.text for answer in hypotheses])]]
             for hypothesis in hypotheses:
                 score = f"{hypothesis.score:.6f}\t" if args.scores else ""
                 file.write(f"{score}{one_line(hypothesis.text)}\n")

@@ -9,6 +9,14 @@ from seqgen.decoding.config import SearchShape, SearchValues
 from seqgen.decoding.constraints import token_rules
 from seqgen.decoding.hypotheses import Hypotheses
 from seqgen.decoding.length_penalty import best_attainable_score, length_penalty
+from seqgen.decoding.rules import (
+    apply_rules,
+    ends_answer,
+    has_penalties,
+    num_stop_tokens,
+    own_log_probs,
+    own_normalizers,
+)
 from seqgen.decoding.shrinking import run_shrinking, take_sentences
 from seqgen.decoding.stepping import next_logits, write_tokens
 from seqgen.decoding.top_tokens import top_tokens
@@ -24,10 +32,13 @@ class BeamState:
     Attributes:
       position: int32 scalar, tokens generated so far.
       live_ids: int32 [B, K, T].
-      live_log_probs: float32 [B, K], best first; -inf marks a beam that holds nothing.
+      live_log_probs: float32 [B, K], of penalised logits, best first; -inf marks a beam that holds
+        nothing.
+      live_own_log_probs: float32 [B, K], the model's own; None where nothing is penalised, so that
+        `live_log_probs` are.
       ids: int32 [B, N, T] of finished hypotheses, best first.
       scores: float32 [B, N]; -inf marks an empty place.
-      log_probs: float32 [B, N].
+      log_probs: float32 [B, N], the model's own.
       lengths: int32 [B, N].
       num_finished: int32 [B], finished hypotheses met so far.
       done: bool [B], nothing more is searched for this sentence.
@@ -38,6 +49,7 @@ class BeamState:
     position: Array
     live_ids: Array
     live_log_probs: Array
+    live_own_log_probs: Array | None
     ids: Array
     scores: Array
     log_probs: Array
@@ -76,6 +88,7 @@ def beam_search(
         position=jnp.int32(0),
         live_ids=jnp.full((batch, beams, max_len), PAD_ID, jnp.int32),
         live_log_probs=jnp.full((batch, beams), -jnp.inf).at[:, 0].set(0.0),
+        live_own_log_probs=None,
         ids=jnp.full((batch, answers, max_len), PAD_ID, jnp.int32),
         scores=jnp.full((batch, answers), -jnp.inf),
         log_probs=jnp.full((batch, answers), -jnp.inf),
@@ -85,13 +98,14 @@ def beam_search(
         limits=limits,
         model=model.init_decode(encoded, max_len=max_len, num_beams=beams),
     )
+    if has_penalties(values):
+        start = dataclasses.replace(start, live_own_log_probs=start.live_log_probs)
 
     def step(state: BeamState) -> BeamState:
         logits, model_state = next_logits(model, state.model, state.live_ids, state.position)
-        log_probs, parents, tokens = _best_continuations(logits, state, values)
-        is_eos = tokens == EOS_ID
-        state = _keep_finished(state, log_probs, parents, is_eos, shape, values)
-        state = _advance(state, log_probs, parents, tokens, is_eos, model, model_state)
+        found = _best_continuations(logits, state, values)
+        state = _keep_finished(state, found, shape, values)
+        state = _advance(state, found, model, model_state)
         return _mark_done(state, shape, values)
 
     found, final = run_shrinking(
@@ -106,81 +120,111 @@ def beam_search(
     return Hypotheses(**found, num_steps=final.position)
 
 
-def _best_continuations(
-    logits: Array, state: BeamState, values: SearchValues
-) -> tuple[Array, Array, Array]:
-    """The 2K best continuations of a sentence, best first: log-probs, parents, tokens [B, 2K].
+@dataclasses.dataclass(frozen=True)
+class Continuations:
+    """The best continuations of each sentence, best first.
 
-    One beam adds at most K + 1 of them: K that live on, and its EOS. Ties go to the lowest beam,
-    then to the lowest id.
+    Attributes:
+      log_probs: float32 [B, n], of penalised logits.
+      own_log_probs: float32 [B, n], the model's own; the same array where nothing is penalised.
+      parents: int32 [B, n], the beam that goes on.
+      tokens: int32 [B, n].
+      ends: bool [B, n], whether the token ends the answer.
+    """
+
+    log_probs: Array
+    own_log_probs: Array
+    parents: Array
+    tokens: Array
+    ends: Array
+
+
+def _best_continuations(logits: Array, state: BeamState, values: SearchValues) -> Continuations:
+    """The 2K best continuations of a sentence, and K more for each stop token beside EOS.
+
+    One beam adds at most K + 1 of them: K that live on, and its EOS; one more for each stop token.
+    Ties go to the lowest beam, then to the lowest id.
     """
     batch, beams, vocab = logits.shape
     constrain = token_rules(state, values)
-    gains, tokens = top_tokens(logits, min(beams + 1, vocab), constrain)
+    ruled = apply_rules(logits, state.live_ids, state.position, state.limits, values=values)
+    normalizers = own_normalizers(logits, ruled)
+    ends = 1 + num_stop_tokens(values)
+    gains, tokens = top_tokens(ruled, min(beams + ends, vocab), constrain, normalizers)
     # One logit that is not a number spoils the sum of all: such a beam has no continuation.
     gains = jnp.where(jnp.isnan(gains), -jnp.inf, gains)
     totals = (state.live_log_probs[:, :, None] + gains).reshape(batch, -1)
-    log_probs, places = jax.lax.top_k(totals, 2 * beams)
+    log_probs, places = jax.lax.top_k(totals, min((1 + ends) * beams, totals.shape[1]))
     parents = places // gains.shape[2]
-    return log_probs, parents, jnp.take_along_axis(tokens.reshape(batch, -1), places, axis=1)
+    own_totals = log_probs
+    if state.live_own_log_probs is not None:
+        own = own_log_probs(logits, tokens, normalizers)
+        own = (state.live_own_log_probs[:, :, None] + own).reshape(batch, -1)
+        own_totals = jnp.take_along_axis(own, places, axis=1)
+    tokens = jnp.take_along_axis(tokens.reshape(batch, -1), places, axis=1)
+    return Continuations(
+        log_probs=log_probs,
+        own_log_probs=own_totals,
+        parents=parents,
+        tokens=tokens,
+        ends=ends_answer(tokens, values),
+    )
 
 
 def _keep_finished(
-    state: BeamState,
-    log_probs: Array,
-    parents: Array,
-    is_eos: Array,
-    shape: SearchShape,
-    values: SearchValues,
+    state: BeamState, found: Continuations, shape: SearchShape, values: SearchValues
 ) -> BeamState:
     """Merge the hypotheses that end now into the N best finished ones."""
     beams = shape.num_beams
-    ends = is_eos[:, :beams] & jnp.isfinite(log_probs[:, :beams]) & ~state.done[:, None]
+    log_probs, parents = found.log_probs, found.parents
+    ends = found.ends[:, :beams] & jnp.isfinite(log_probs[:, :beams]) & ~state.done[:, None]
     length = state.position + 1
     penalty = length_penalty(length, values.length_penalty, kind=shape.length_penalty_kind)
     new_log_probs = jnp.where(ends, log_probs[:, :beams], -jnp.inf)
     new_ids = jnp.take_along_axis(state.live_ids, parents[:, :beams, None], axis=1)
-    new_ids = write_tokens(new_ids, EOS_ID, state.position)
+    last = EOS_ID if values.stop_token_ids is None else found.tokens[:, :beams]
+    new_ids = write_tokens(new_ids, last, state.position)
     # Old ones stand first, so that a tie keeps the hypothesis that was found first.
     scores, places = jax.lax.top_k(
         jnp.concatenate([state.scores, new_log_probs / penalty], axis=1), state.scores.shape[1]
     )
+    if state.live_own_log_probs is not None:
+        new_log_probs = jnp.where(ends, found.own_log_probs[:, :beams], -jnp.inf)
 
     def merged(old: Array, new: Array) -> Array:
         both = jnp.concatenate([old, new], axis=1)
         return jnp.take_along_axis(both, places.reshape(places.shape + (1,) * (old.ndim - 2)), 1)
 
-    found = scores > -jnp.inf
+    kept = scores > -jnp.inf
     return dataclasses.replace(
         state,
         scores=scores,
-        ids=jnp.where(found[:, :, None], merged(state.ids, new_ids), PAD_ID),
+        ids=jnp.where(kept[:, :, None], merged(state.ids, new_ids), PAD_ID),
         log_probs=merged(state.log_probs, new_log_probs),
-        lengths=jnp.where(found, merged(state.lengths, jnp.broadcast_to(length, ends.shape)), 0),
+        lengths=jnp.where(kept, merged(state.lengths, jnp.broadcast_to(length, ends.shape)), 0),
         num_finished=state.num_finished + jnp.sum(ends, axis=1, dtype=jnp.int32),
     )
 
 
 def _advance(
-    state: BeamState,
-    log_probs: Array,
-    parents: Array,
-    tokens: Array,
-    is_eos: Array,
-    model: Decodable,
-    model_state: PyTree,
+    state: BeamState, found: Continuations, model: Decodable, model_state: PyTree
 ) -> BeamState:
     """Let the K best continuations that do not end live on."""
     beams = state.live_ids.shape[1]
-    live_log_probs, places = jax.lax.top_k(jnp.where(is_eos, -jnp.inf, log_probs), beams)
-    parents = jnp.take_along_axis(parents, places, axis=1)
-    tokens = jnp.take_along_axis(tokens, places, axis=1)
+    living = jnp.where(found.ends, -jnp.inf, found.log_probs)
+    live_log_probs, places = jax.lax.top_k(living, beams)
+    parents = jnp.take_along_axis(found.parents, places, axis=1)
+    tokens = jnp.take_along_axis(found.tokens, places, axis=1)
     live_ids = jnp.take_along_axis(state.live_ids, parents[:, :, None], axis=1)
+    own = state.live_own_log_probs
+    if own is not None:
+        own = jnp.take_along_axis(found.own_log_probs, places, axis=1)
     return dataclasses.replace(
         state,
         position=state.position + 1,
         live_ids=write_tokens(live_ids, tokens, state.position),
         live_log_probs=live_log_probs,
+        live_own_log_probs=own,
         model=model.reorder(model_state, parents),
     )
 

@@ -24,7 +24,7 @@ def generate(
     Args:
       model: a bound model.
       source: B sentences, one a row, ids ending with EOS_ID.
-      config: options.
+      config: options; `bad_words` and `forced_prefix` are texts, which `search` alone takes.
       row_keys: typed PRNG keys [B] of `make_row_keys`; by default line numbers are row numbers.
       max_len: room for an answer, EOS included; by default what the options allow for the width of
         `source`. Answers are cut to it.

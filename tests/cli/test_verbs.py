@@ -10,6 +10,7 @@ import pytest
 import sacrebleu
 
 from seqgen.cli.main import main
+from seqgen.evaluation import minimum_bayes_risk
 
 FIXED_NAMES = [
     *("split", "loss", "perplexity", "token_accuracy", "exact_match", "bleu", "chrf", "ter"),
@@ -216,6 +217,35 @@ def test_generate_samples_by_seed(run_a, capsys):
             return call(capsys, "generate", f"--workdir={run_a}", *words)
 
     assert sample(1) == sample(1) != sample(2)
+
+
+def test_generate_keeps_the_rules(run_a, capsys):
+    def answer(*words):
+        with stdin(b"a b c a b c\nc c c\n\n"):
+            return call(capsys, "generate", f"--workdir={run_a}", *words).splitlines()
+
+    plain = answer()
+    assert any("c" in line for line in plain)
+    assert not any("c" in line for line in answer("--bad_words=c", "--bad_words=a b"))
+    forced = answer("--forced_prefix=b b", "--num_beams=2", "--repetition_penalty=1.5")
+    assert forced[0].startswith("b b") and forced[1].startswith("b b")
+    for line in answer("--no_repeat_ngram_size=1", "--max_length=4"):
+        assert len(set(line)) == len(line) <= 3  # tokens are characters
+
+
+def test_generate_puts_out_the_sample_nearest_to_all(run_a, capsys):
+    words = [f"--workdir={run_a}", "--do_sample", "--temperature=2", "--num_return_sequences=4"]
+    with stdin(b"a b c\nc a\n\n"):
+        samples = call(capsys, "generate", *words).split("\n")
+    with stdin(b"a b c\nc a\n\n"):
+        chosen = call(capsys, "generate", *words, "--mbr").split("\n")
+    assert len(samples) == 3 * 4 + 1 and len(chosen) == 3 + 1
+    for line in range(3):
+        group = samples[4 * line : 4 * line + 4]
+        assert chosen[line] == group[minimum_bayes_risk.choose(group)]
+    with stdin(b"a\n"):
+        assert main(["generate", f"--workdir={run_a}", "--mbr"]) == 2
+    assert "--do_sample --num_return_sequences=16" in capsys.readouterr().err
 
 
 def test_generate_of_nothing_is_nothing(run_a, capsys):

@@ -47,17 +47,21 @@ class ToyModel:
     def vocab(self):
         return self.by_position.shape[1]
 
-    def reference_log_probs(self, line, target):
-        """Log-probability of each id of `target`, worked out in float64 numpy."""
+    def reference_logits(self, line, ids):
+        """Logits [V] of what comes after `ids`, worked out in float64 numpy."""
         by_source, by_pair, by_position = (
             np.asarray(x, np.float64) for x in (self.by_source, self.by_pair, self.by_position)
         )
+        previous, last = [BOS_ID, BOS_ID, *ids][-2:]
         summary = by_source[np.asarray(line) % 16].mean(0)
-        previous, last, log_probs = BOS_ID, BOS_ID, []
+        return by_pair[previous, last] + by_position[len(ids) + 1] + summary
+
+    def reference_log_probs(self, line, target):
+        """Log-probability of each id of `target`."""
+        log_probs = []
         for position, token in enumerate(target):
-            logits = by_pair[previous, last] + by_position[position + 1] + summary
+            logits = self.reference_logits(line, target[:position])
             log_probs.append(logits[token] - np.log(np.exp(logits).sum()))
-            previous, last = last, token
         return np.asarray(log_probs)
 
     def encode(self, source, *, key=None):
@@ -137,10 +141,15 @@ def _search(model, source, keys, values, *, shape, max_len):
     return search(model, source, keys, shape=shape, values=values, max_len=max_len)
 
 
+def encode(text):
+    """Ids of a text that is a list of them, as '4 5'."""
+    return [int(word) for word in text.split()]
+
+
 def run(model, source, config, *, max_len=16, numbers=None):
     """Search as numpy arrays; lines are numbered by their rows unless told otherwise."""
     numbers = np.arange(source.ids.shape[0]) if numbers is None else np.asarray(numbers)
     keys = make_row_keys(config.seed, numbers)
     return jax.device_get(
-        _search(model, source, keys, config.values(), shape=config.shape(), max_len=max_len)
+        _search(model, source, keys, config.values(encode), shape=config.shape(), max_len=max_len)
     )
