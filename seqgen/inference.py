@@ -24,6 +24,7 @@ from seqgen.decoding.generate import search
 from seqgen.decoding.hypotheses import Hypotheses
 from seqgen.decoding.rescoring import target_log_probs
 from seqgen.decoding.sampling import make_row_keys
+from seqgen.decoding.shortlist import Candidates, Shortlist
 from seqgen.types import EOS_ID, Array, Params, Sequences, Tokenizer
 
 _log = logging.getLogger("seqgen.inference")
@@ -69,6 +70,7 @@ class Generator:
         *,
         max_source_len: int | None = None,
         max_target_len: int | None = None,
+        shortlist: Shortlist | None = None,
     ):
         """Binds the parts; nothing is compiled yet.
 
@@ -81,6 +83,8 @@ class Generator:
           max_source_len: most source tokens (EOS counted) the model can take, where its position
             table ends; None = any number.
           max_target_len: the same for target tokens.
+          shortlist: what answers are made of; None = all tokens. Scores of given targets
+            (`score`) are those of the whole vocabulary either way.
         """
         self.definition = definition
         self.params = jax.device_put(params)
@@ -89,6 +93,7 @@ class Generator:
         self.decode_config = decode_config or DecodeConfig()
         self._max_source_len = max_source_len
         self._max_target_len = max_target_len
+        self._shortlist = shortlist
         self._compiled: set[Hashable] = set()
         self._compiling = threading.Lock()
         self._search = jax.jit(
@@ -211,13 +216,16 @@ class Generator:
         max_len = -(-config.max_len(width) // 8) * 8
         if self._max_target_len is not None:
             max_len = min(max_len, self._max_target_len)
-        with self._first_use((source.ids.shape, config.shape(), max_len)):
+        candidates = None if self._shortlist is None else self._shortlist.candidates(source)
+        size = None if candidates is None else candidates.ids.shape
+        with self._first_use((source.ids.shape, config.shape(), max_len, size)):
             found = self._search(
                 self.params,
                 source,
                 padded,
                 config.seed,
                 config.values(),
+                candidates,
                 shape=config.shape(),
                 max_len=max_len,
             )
@@ -295,13 +303,20 @@ def _search(
     lines: Array,
     seed: Array,
     values: SearchValues,
+    candidates: Candidates | None,
     *,
     shape: SearchShape,
     max_len: int,
 ) -> Hypotheses:
-    row_keys = make_row_keys(seed, lines)
-    model = definition.bind(params)
-    return search(model, source, row_keys, shape=shape, values=values, max_len=max_len)
+    return search(
+        definition.bind(params),
+        source,
+        make_row_keys(seed, lines),
+        shape=shape,
+        values=values,
+        max_len=max_len,
+        candidates=candidates,
+    )
 
 
 def _target_log_probs(

@@ -87,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
         checkpoint=checkpoint,
         compute_dtype=args.compute_dtype,
         quantize=args.quantize,
+        shortlist=args.shortlist,
     )
     with (
         output(args.output) as file,

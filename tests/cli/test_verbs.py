@@ -4,12 +4,17 @@ import contextlib
 import io
 import json
 import math
+import shutil
 import sys
 
+import numpy as np
 import pytest
 import sacrebleu
 
 from seqgen.cli.main import main
+from seqgen.data.lexicon import Lexicon, lexicon_fingerprint, save_lexicon
+from seqgen.data.tokenizer import ByteTokenizer
+from seqgen.data.tokenizer_store import Tokenizers
 
 FIXED_NAMES = [
     *("split", "loss", "perplexity", "token_accuracy", "exact_match", "bleu", "chrf", "ter"),
@@ -221,6 +226,38 @@ def test_generate_samples_by_seed(run_a, capsys):
 def test_generate_of_nothing_is_nothing(run_a, capsys):
     with stdin(b""):
         assert call(capsys, "generate", f"--workdir={run_a}") == ""
+
+
+def test_a_shortlist_is_learnt_once_and_kept_in_the_run(run_a, tmp_path, capsys):
+    """Three symbols and a blank: a shortlist of four is all that a reversal needs."""
+    run = tmp_path / "run"
+    shutil.copytree(run_a, run)
+    words = ["evaluate", f"--workdir={run}", "--json"]
+    whole, cut = (json.loads(call(capsys, *words, f"--shortlist={n}")) for n in (0, 4))
+    assert (whole["shortlist"], cut["shortlist"]) == (0, 4)
+    assert cut["loss"] == whole["loss"] and cut["bleu"] == pytest.approx(whole["bleu"], abs=0.2)
+    written = (run / "shortlist.npz").stat().st_mtime_ns
+    with stdin(b"a b c\nc c\n"):
+        exact = call(capsys, "generate", f"--workdir={run}")
+    with stdin(b"a b c\nc c\n"):
+        assert call(capsys, "generate", f"--workdir={run}", "--shortlist=4") == exact
+    assert (run / "shortlist.npz").stat().st_mtime_ns == written
+    assert not (run_a / "shortlist.npz").exists()
+
+
+def test_a_shortlist_of_other_tokenizers_is_refused(run_a, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(run_a, run)
+    other = Tokenizers(ByteTokenizer(), ByteTokenizer())
+    empty = np.zeros((ByteTokenizer().vocab_size, 100), np.int32)
+    save_lexicon(Lexicon(empty, empty[:0, 0], lexicon_fingerprint(other)), run / "shortlist.npz")
+    with stdin(b"a\n"):
+        assert main(["generate", f"--workdir={run}", "--shortlist=5"]) == 2
+    said = capsys.readouterr().err
+    assert "shortlist.npz was learnt with other tokenizers" in said and "remove it" in said
+    with stdin(b"a\n"):
+        assert main(["generate", f"--workdir={run}", "--shortlist=500"]) == 2
+    assert "bad shortlist: 500" in capsys.readouterr().err
 
 
 def test_generate_leaves_an_old_output_whole_when_it_fails(run_a, tmp_path, capsys):
