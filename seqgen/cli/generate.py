@@ -1,10 +1,12 @@
 """`seqgen generate`: lines of text in, lines of text out, in order."""
 
 import argparse
+import math
+import sys
 from typing import Any
 
 from seqgen.cli.arguments import add_run_arguments, add_verb, parse_checkpoint, require_run
-from seqgen.cli.counter import line_counter
+from seqgen.cli.counter import Totals, line_counter
 from seqgen.cli.evaluate import add_search_arguments, search_options
 from seqgen.cli.text_files import output, read_lines
 
@@ -89,15 +91,19 @@ def run(args: argparse.Namespace) -> int:
         quantize=args.quantize,
         shortlist=args.shortlist,
     )
+    totals = Totals()
     with (
         output(args.output) as file,
         line_counter("answered", enabled=args.output != "-") as progress,
     ):
         answers = generator.stream(read_lines(args.input), progress=progress, **options)
         for hypotheses in answers:
+            # The empty answer to an empty line was not generated: it has no probability.
+            totals.add(sum(len(h.ids) + 1 for h in hypotheses if not math.isnan(h.log_prob)))
             for hypothesis in hypotheses:
                 score = f"{hypothesis.score:.6f}\t" if args.scores else ""
                 file.write(f"{score}{one_line(hypothesis.text)}\n")
             if args.output == "-":
                 file.flush()
+    print(totals.line(), file=sys.stderr)
     return 0

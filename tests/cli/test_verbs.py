@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import math
+import re
 import shutil
 import sys
 
@@ -225,7 +226,22 @@ def test_generate_samples_by_seed(run_a, capsys):
 
 def test_generate_of_nothing_is_nothing(run_a, capsys):
     with stdin(b""):
-        assert call(capsys, "generate", f"--workdir={run_a}") == ""
+        assert main(["generate", f"--workdir={run_a}"]) == 0
+    assert capsys.readouterr() == ("", "answered 0 lines\n")
+
+
+def test_generate_says_at_the_end_how_fast_it_was(run_a, capsys):
+    """One token more than symbols an answer, for its end; none for the empty line."""
+    with stdin(b"a b\n\nc c\n"):
+        assert main(["generate", f"--workdir={run_a}"]) == 0
+    captured = capsys.readouterr()
+    numbers = r"in ([\d.]+) s: ([\d.]+) lines/s, ([\d,]+) tokens/s, first answer after ([\d.]+) s\n"
+    said = re.fullmatch(f"answered 3 lines {numbers}", captured.err)
+    assert said, captured.err
+    seconds, lines, tokens, first = (float(text.replace(",", "")) for text in said.groups())
+    assert 0 <= first <= seconds + 0.06
+    generated = sum(len(line) + 1 for line in captured.out.splitlines() if line)
+    assert tokens / lines == pytest.approx(generated / 3, abs=1 / lines + 0.1)
 
 
 def test_a_shortlist_is_learnt_once_and_kept_in_the_run(run_a, tmp_path, capsys):
