@@ -19,11 +19,13 @@ import jax
 import numpy as np
 
 from seqgen.decoding.batching import pad_rows, plan_batches
-from seqgen.decoding.config import DecodeConfig, SearchShape, SearchValues
+from seqgen.decoding.config import TOKEN_OPTIONS, DecodeConfig, SearchShape, SearchValues
 from seqgen.decoding.generate import search
 from seqgen.decoding.hypotheses import Hypotheses
 from seqgen.decoding.rescoring import target_log_probs
 from seqgen.decoding.sampling import make_row_keys
+from seqgen.decoding.shortlist import Candidates, Shortlist
+from seqgen.errors import ConfigError
 from seqgen.types import EOS_ID, Array, Params, Sequences, Tokenizer
 
 _log = logging.getLogger("seqgen.inference")
@@ -71,6 +73,7 @@ class Generator:
         *,
         max_source_len: int | None = None,
         max_target_len: int | None = None,
+        shortlist: Shortlist | None = None,
     ):
         """Binds the parts; nothing is compiled yet.
 
@@ -83,6 +86,8 @@ class Generator:
           max_source_len: most source tokens (EOS counted) the model can take, where its position
             table ends; None = any number.
           max_target_len: the same for target tokens.
+          shortlist: what answers are made of; None = all tokens. Scores of given targets
+            (`score`) are those of the whole vocabulary either way.
         """
         self.definition = definition
         self.params = jax.device_put(params)
@@ -91,6 +96,7 @@ class Generator:
         self.decode_config = decode_config or DecodeConfig()
         self._max_source_len = max_source_len
         self._max_target_len = max_target_len
+        self._shortlist = shortlist
         self._compiled: set[Hashable] = set()
         self._compiling = threading.Lock()
         self._search = jax.jit(
@@ -133,6 +139,12 @@ class Generator:
           ConfigError: for an unknown option or a bad value, at the call.
         """
         config = self.decode_config.replace(**overrides)
+        named = [name for name in TOKEN_OPTIONS if getattr(config, name)]
+        if named and self._shortlist is not None:
+            raise ConfigError(
+                f"{', '.join(named)}: tokens of the whole vocabulary, and a shortlist cuts it",
+                details=["leave out      the option, or the shortlist"],
+            )
         return self._stream(iter(lines), progress or (lambda count: None), config)
 
     def score(self, sources: Sequence[str], targets: Sequence[str | Sequence[int]]) -> list[float]:
@@ -216,13 +228,16 @@ class Generator:
             max_len = min(max_len, self._max_target_len)
         values = config.values(self.target_tokenizer.encode)
         rules = jax.tree.structure(values)  # which are on
-        with self._first_use((source.ids.shape, config.shape(), rules, max_len)):
+        candidates = None if self._shortlist is None else self._shortlist.candidates(source)
+        size = None if candidates is None else candidates.ids.shape
+        with self._first_use((source.ids.shape, config.shape(), rules, max_len, size)):
             found = self._search(
                 self.params,
                 source,
                 padded,
                 config.seed,
                 values,
+                candidates,
                 shape=config.shape(),
                 max_len=max_len,
             )
@@ -300,13 +315,20 @@ def _search(
     lines: Array,
     seed: Array,
     values: SearchValues,
+    candidates: Candidates | None,
     *,
     shape: SearchShape,
     max_len: int,
 ) -> Hypotheses:
-    row_keys = make_row_keys(seed, lines)
-    model = definition.bind(params)
-    return search(model, source, row_keys, shape=shape, values=values, max_len=max_len)
+    return search(
+        definition.bind(params),
+        source,
+        make_row_keys(seed, lines),
+        shape=shape,
+        values=values,
+        max_len=max_len,
+        candidates=candidates,
+    )
 
 
 def _target_log_probs(

@@ -97,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
                 data_dir=args.data_dir,
                 compute_dtype=args.compute_dtype,
                 quantize=args.quantize,
+                shortlist=args.shortlist,
                 progress=progress,
             )
         if file is not None:
@@ -106,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
         "checkpoint": checkpoint,
         "compute_dtype": args.compute_dtype,
         "quantize": args.quantize,
+        "shortlist": args.shortlist,
     }
     facts |= beam_facts(cfg, options)
     result = {**report, **facts}

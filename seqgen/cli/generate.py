@@ -1,10 +1,12 @@
 """`seqgen generate`: lines of text in, lines of text out, in order."""
 
 import argparse
+import math
+import sys
 from typing import Any
 
 from seqgen.cli.arguments import add_run_arguments, add_verb, parse_checkpoint, require_run
-from seqgen.cli.counter import line_counter
+from seqgen.cli.counter import Totals, line_counter
 from seqgen.cli.evaluate import add_search_arguments, search_options
 from seqgen.cli.text_files import output, read_lines
 from seqgen.errors import ConfigError
@@ -133,6 +135,7 @@ def run(args: argparse.Namespace) -> int:
         checkpoint=checkpoint,
         compute_dtype=args.compute_dtype,
         quantize=args.quantize,
+        shortlist=args.shortlist,
     )
     num_answers = generator.decode_config.replace(**options).num_return_sequences
     if args.mbr and num_answers < 2:
@@ -140,12 +143,15 @@ def run(args: argparse.Namespace) -> int:
             "--mbr chooses among several answers",
             details=["add            --do_sample --num_return_sequences=16"],
         )
+    totals = Totals()
     with (
         output(args.output) as file,
         line_counter("answered", enabled=args.output != "-") as progress,
     ):
         answers = generator.stream(read_lines(args.input), progress=progress, **options)
         for hypotheses in answers:
+            # The empty answer to an empty line was not generated: it has no probability.
+            totals.add(sum(len(h.ids) + 1 for h in hypotheses if not math.isnan(h.log_prob)))
             if args.mbr:
                 hypotheses = [hypotheses[choose([answer.text for answer in hypotheses])]]
             for hypothesis in hypotheses:
@@ -153,4 +159,5 @@ def run(args: argparse.Namespace) -> int:
                 file.write(f"{score}{one_line(hypothesis.text)}\n")
             if args.output == "-":
                 file.flush()
+    print(totals.line(), file=sys.stderr)
     return 0

@@ -18,6 +18,7 @@ from seqgen.errors import ConfigError
 from seqgen.types import Array, nearest, option
 
 SAMPLING_OPTIONS = ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
+TOKEN_OPTIONS = ("bad_words", "forced_prefix", "stop_token_ids")  # which name tokens
 EARLY_STOPPING = ("safe", "first", "heuristic")
 
 

@@ -7,6 +7,7 @@ from seqgen.decoding.config import DecodeConfig, SearchShape, SearchValues
 from seqgen.decoding.constraints import length_limits
 from seqgen.decoding.hypotheses import Hypotheses
 from seqgen.decoding.sampling import make_row_keys, sample
+from seqgen.decoding.shortlist import Candidates, ShortlistedModel
 from seqgen.models.base import Decodable
 from seqgen.types import Array, Sequences
 
@@ -49,6 +50,7 @@ def search(
     shape: SearchShape,
     values: SearchValues,
     max_len: int,
+    candidates: Candidates | None = None,
 ) -> Hypotheses:
     """`generate` with the options split into what is static and what is traced.
 
@@ -59,7 +61,12 @@ def search(
       shape: kinds and sizes (static).
       values: numbers (traced).
       max_len: room for an answer, EOS included (static).
+      candidates: the tokens that answers are made of, of `Shortlist.candidates`; None = all.
     """
+    if candidates is not None:
+        cut = ShortlistedModel(model, candidates)
+        found = search(cut, source, row_keys, shape=shape, values=values, max_len=max_len)
+        return cut.in_whole_vocabulary(found)
     encoded = model.encode(source)
     source_lengths = jnp.sum(source.segments > 0, axis=1, dtype=jnp.int32)
     limits = length_limits(values, source_lengths, max_len=max_len)

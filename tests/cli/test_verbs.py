@@ -4,12 +4,18 @@ import contextlib
 import io
 import json
 import math
+import re
+import shutil
 import sys
 
+import numpy as np
 import pytest
 import sacrebleu
 
 from seqgen.cli.main import main
+from seqgen.data.lexicon import Lexicon, lexicon_fingerprint, save_lexicon
+from seqgen.data.tokenizer import ByteTokenizer
+from seqgen.data.tokenizer_store import Tokenizers
 from seqgen.evaluation import minimum_bayes_risk
 
 FIXED_NAMES = [
@@ -250,7 +256,54 @@ def test_generate_puts_out_the_sample_nearest_to_all(run_a, capsys):
 
 def test_generate_of_nothing_is_nothing(run_a, capsys):
     with stdin(b""):
-        assert call(capsys, "generate", f"--workdir={run_a}") == ""
+        assert main(["generate", f"--workdir={run_a}"]) == 0
+    assert capsys.readouterr() == ("", "answered 0 lines\n")
+
+
+def test_generate_says_at_the_end_how_fast_it_was(run_a, capsys):
+    """One token more than symbols an answer, for its end; none for the empty line."""
+    with stdin(b"a b\n\nc c\n"):
+        assert main(["generate", f"--workdir={run_a}"]) == 0
+    captured = capsys.readouterr()
+    numbers = r"in ([\d.]+) s: ([\d.]+) lines/s, ([\d,]+) tokens/s, first answer after ([\d.]+) s\n"
+    said = re.fullmatch(f"answered 3 lines {numbers}", captured.err)
+    assert said, captured.err
+    seconds, lines, tokens, first = (float(text.replace(",", "")) for text in said.groups())
+    assert 0 <= first <= seconds + 0.06
+    generated = sum(len(line) + 1 for line in captured.out.splitlines() if line)
+    assert tokens / lines == pytest.approx(generated / 3, abs=1 / lines + 0.1)
+
+
+def test_a_shortlist_is_learnt_once_and_kept_in_the_run(run_a, tmp_path, capsys):
+    """Three symbols and a blank: a shortlist of four is all that a reversal needs."""
+    run = tmp_path / "run"
+    shutil.copytree(run_a, run)
+    words = ["evaluate", f"--workdir={run}", "--json"]
+    whole, cut = (json.loads(call(capsys, *words, f"--shortlist={n}")) for n in (0, 4))
+    assert (whole["shortlist"], cut["shortlist"]) == (0, 4)
+    assert cut["loss"] == whole["loss"] and cut["bleu"] == pytest.approx(whole["bleu"], abs=0.2)
+    written = (run / "shortlist.npz").stat().st_mtime_ns
+    with stdin(b"a b c\nc c\n"):
+        exact = call(capsys, "generate", f"--workdir={run}")
+    with stdin(b"a b c\nc c\n"):
+        assert call(capsys, "generate", f"--workdir={run}", "--shortlist=4") == exact
+    assert (run / "shortlist.npz").stat().st_mtime_ns == written
+    assert not (run_a / "shortlist.npz").exists()
+
+
+def test_a_shortlist_of_other_tokenizers_is_refused(run_a, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(run_a, run)
+    other = Tokenizers(ByteTokenizer(), ByteTokenizer())
+    empty = np.zeros((ByteTokenizer().vocab_size, 100), np.int32)
+    save_lexicon(Lexicon(empty, empty[:0, 0], lexicon_fingerprint(other)), run / "shortlist.npz")
+    with stdin(b"a\n"):
+        assert main(["generate", f"--workdir={run}", "--shortlist=5"]) == 2
+    said = capsys.readouterr().err
+    assert "shortlist.npz was learnt with other tokenizers" in said and "remove it" in said
+    with stdin(b"a\n"):
+        assert main(["generate", f"--workdir={run}", "--shortlist=500"]) == 2
+    assert "bad shortlist: 500" in capsys.readouterr().err
 
 
 def test_generate_leaves_an_old_output_whole_when_it_fails(run_a, tmp_path, capsys):
