@@ -127,7 +127,6 @@ def run(args: argparse.Namespace) -> int:
     options = search_options(args)
     options |= {n: getattr(args, n) for n in _OPTIONS if getattr(args, n) is not None}
     from seqgen import runs
-    from seqgen.evaluation.minimum_bayes_risk import choose
     from seqgen.inference import one_line
 
     generator = runs.load(
@@ -153,6 +152,8 @@ def run(args: argparse.Namespace) -> int:
             # The empty answer to an empty line was not generated: it has no probability.
             totals.add(sum(len(h.ids) + 1 for h in hypotheses if not math.isnan(h.log_prob)))
             if args.mbr:
+                from seqgen.evaluation.minimum_bayes_risk import choose
+
                 hypotheses = [hypotheses[choose([answer.text for answer in hypotheses])]]
             for hypothesis in hypotheses:
                 score = f"{hypothesis.score:.6f}\t" if args.scores else ""
