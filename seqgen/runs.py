@@ -181,7 +181,8 @@ def evaluate(
 
     Returns:
       The report (see `evaluation.evaluators.split_report`), the examples, the hypotheses (each on
-      one line, as they are scored and as they are written).
+      one line, as they are scored and as they are written). Of a run on text without sources:
+      `text_report`, and two empty lists.
 
     Raises:
       ConfigError: no such run or checkpoint.
@@ -194,7 +195,6 @@ def evaluate(
     text = data.prepare(data_cfg, cfg.tokenizer, workdir=run.path, tokenizers=run.tokenizers)
     split = pick_split(split, text.splits)
     params = jax.device_put(run.params(checkpoint))
-    generator = run.generator(params, quantize=quantize)
     eval_step = make_eval_step(
         run.definition,
         train_cfg=cfg.train,
@@ -202,6 +202,10 @@ def evaluate(
         compute_dtype=compute_dtype,
     )
     values = evaluators.teacher_forced_values(eval_step, params, text.eval_batches(split))
+    if data_cfg.contiguous:
+        size = text.text_size(split)
+        return evaluators.text_report(split=split, values=values, size=size), [], []
+    generator = run.generator(params, quantize=quantize)
     examples = text.examples(split)
     sources = [example["source"] for example in examples]
     hypotheses = [
