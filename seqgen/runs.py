@@ -132,7 +132,7 @@ class Run:
           data_dir: of the corpus, if it is no longer where it was.
 
         Raises:
-          ConfigError: `size` is out of its range.
+          ConfigError: `size` is out of its range, or the run knows no sources.
           DataError: what was kept belongs to other tokenizers, or the corpus is not there.
           StorageError: the run cannot be written.
         """
@@ -143,6 +143,11 @@ class Run:
             )
         if size == 0:
             return None
+        if self.config.data.contiguous:
+            raise ConfigError(
+                f"shortlist={size}: this run was trained on text without sources",
+                details=["a shortlist holds translations of what a source says"],
+            )
         lexicon = self._lexicon(data_dir)
         table = lexicon.likeliest[:, :size]
         if self.tokenizers.joint:
@@ -272,7 +277,8 @@ def evaluate(
 
     Returns:
       The report (see `evaluation.evaluators.split_report`), the examples, the hypotheses (each on
-      one line, as they are scored and as they are written).
+      one line, as they are scored and as they are written). Of a run on text without sources:
+      `text_report`, and two empty lists.
 
     Raises:
       ConfigError: no such run or checkpoint.
@@ -284,9 +290,6 @@ def evaluate(
     text = run.prepare(data_dir)
     split = pick_split(split, text.splits)
     params = jax.device_put(run.params(checkpoint))
-    generator = run.generator(
-        params, quantize=quantize, shortlist=run.shortlist(shortlist, data_dir=data_dir)
-    )
     eval_step = make_eval_step(
         run.definition,
         train_cfg=cfg.train,
@@ -294,6 +297,12 @@ def evaluate(
         compute_dtype=compute_dtype,
     )
     values = evaluators.teacher_forced_values(eval_step, params, text.eval_batches(split))
+    if cfg.data.contiguous:
+        size = text.text_size(split)
+        return evaluators.text_report(split=split, values=values, size=size), [], []
+    generator = run.generator(
+        params, quantize=quantize, shortlist=run.shortlist(shortlist, data_dir=data_dir)
+    )
     examples = text.examples(split)
     sources = [example["source"] for example in examples]
     hypotheses = [
