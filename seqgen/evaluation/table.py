@@ -3,7 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from seqgen.evaluation.config import NGRAM_METRICS
+
 _DIGITS = {"loss": 4, "perplexity": 3, "token_accuracy": 4, "exact_match": 4}
+_DIGITS |= dict.fromkeys(NGRAM_METRICS, 4)
 
 
 def format_value(name: str, value: float) -> str:
@@ -11,12 +14,21 @@ def format_value(name: str, value: float) -> str:
     return f"{value:.{_DIGITS.get(name.rpartition('/')[2], 2)}f}"
 
 
+def format_interval(name: str, span: Sequence[float] | None) -> str:
+    """What stands behind a value whose 95 % interval [low, high] is known."""
+    if span is None:
+        return ""
+    low, high = (format_value(name, value) for value in span)
+    return f"  (95 %: {low} to {high})"
+
+
 def length_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The rows of `by_length.scores_by_length` as a table."""
-    head = ("source words", "examples", "bleu", "chrf", "exact_match")
+    unit = "characters" if rows and "min_characters" in rows[0] else "words"
+    head = (f"source {unit}", "examples", "bleu", "chrf", "exact_match")
     body = [
         (
-            f"{row['min_words']}-{row['max_words']}",
+            f"{row[f'min_{unit}']}-{row[f'max_{unit}']}",
             str(row["examples"]),
             *(format_value(name, row[name]) for name in head[2:]),
         )
