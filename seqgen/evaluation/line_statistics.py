@@ -4,6 +4,7 @@ Scores, bootstrap intervals and paired comparisons are all formed from these.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -117,13 +118,18 @@ def require_tokenizer(rules: EvaluationConfig) -> None:
 
 def tokens(lines: Sequence[str], rules: EvaluationConfig) -> list[list[str]]:
     """Lower-cased lines cut by BLEU's tokenizer."""
-    cut = sacrebleu_metric("bleu", rules).tokenizer
+    cut = _bleu_tokenizer(rules)
     return [cut(line.lower()).split() for line in lines]
 
 
 def ngram_signature(rules: EvaluationConfig) -> str:
     """How the tokens of the n-gram metrics are made."""
-    return f"tok:{sacrebleu_metric('bleu', rules).tokenizer_signature}|case:lc|shares:pooled"
+    return f"tok:{_bleu_tokenizer(rules).signature()}|case:lc|shares:pooled"
+
+
+@functools.cache  # some read a model file
+def _bleu_tokenizer(rules: EvaluationConfig) -> Any:
+    return sacrebleu_metric("bleu", rules).tokenizer
 
 
 def _share(sums: np.ndarray) -> float:
