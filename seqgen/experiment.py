@@ -13,6 +13,7 @@ from seqgen import config_schema, data
 from seqgen.config import Config
 from seqgen.errors import ConfigError
 from seqgen.evaluation import evaluators
+from seqgen.evaluation.line_statistics import require_tokenizer
 from seqgen.inference import Generator, one_line
 from seqgen.models.checks import check_reads_sources
 from seqgen.nn.parameters import Definition
@@ -182,6 +183,7 @@ def _evaluators(
         report(f"note: no split {split!r}, so nothing is evaluated while training")
         return []
     split = pick_split(split, text.splits)
+    require_tokenizer(cfg.evaluation)
     limit = cfg.evaluation.max_examples
 
     def batches() -> Iterator[Batch]:

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,6 +22,7 @@ from seqgen.data.lexicon import (
 from seqgen.decoding.shortlist import Shortlist
 from seqgen.errors import ConfigError, DataError
 from seqgen.evaluation import evaluators
+from seqgen.evaluation.line_statistics import require_tokenizer
 from seqgen.inference import Generator, one_line
 from seqgen.models import build_model
 from seqgen.nn.parameters import Definition
@@ -257,12 +258,13 @@ def evaluate(
     split: str = "test",
     checkpoint: str | int = "best",
     overrides: Mapping[str, Any] | None = None,
+    metrics: Sequence[str] = (),
     data_dir: str | None = None,
     compute_dtype: str = SCORING_DTYPE,
     quantize: str = "none",
     shortlist: int = 0,
     progress: Callable[[int], None] | None = None,
-) -> tuple[dict[str, Any], list[dict[str, str]], list[str]]:
+) -> tuple[dict[str, Any], list[data.Pair], list[str]]:
     """Score a run on a split.
 
     Args:
@@ -270,6 +272,7 @@ def evaluate(
       split: a file stem; 'test' means the only split whose name starts with it.
       checkpoint: 'best', 'last', 'avg:N' or a step.
       overrides: decoding options, such as {'num_beams': 5}.
+      metrics: reported beside those of the run's config; names of `evaluation.metrics`.
       data_dir: of the corpus, if it is no longer where it was.
       compute_dtype: of loss and answers alike; see `load`.
       quantize, shortlist: of the answers alone; see `load`.
@@ -287,6 +290,9 @@ def evaluate(
     enable_compile_cache()
     run = Run.open(workdir, compute_dtype=compute_dtype)
     cfg = run.config
+    rules = cfg.evaluation
+    rules = dataclasses.replace(rules, metrics=tuple(dict.fromkeys((*rules.metrics, *metrics))))
+    require_tokenizer(rules)
     text = run.prepare(data_dir)
     split = pick_split(split, text.splits)
     params = jax.device_put(run.params(checkpoint))
@@ -314,7 +320,7 @@ def evaluate(
         examples=examples,
         hypotheses=hypotheses,
         teacher_forced=values,
-        cfg=cfg.evaluation,
+        cfg=rules,
     )
     return report, examples, hypotheses
 

@@ -34,6 +34,12 @@ def root() -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
+def corpora() -> pathlib.Path:
+    """Directory of the corpora that may lie beside the checkout."""
+    return CORPORA
+
+
+@pytest.fixture(scope="session")
 def multi30k() -> pathlib.Path:
     """Directory of Multi30k; the test is skipped where the corpora are absent."""
     folder = CORPORA / "multi30k"

@@ -26,7 +26,9 @@ ALLOWED: dict[str, set[str]] = {
 DOORS = {
     "optax": "training/",
     "ml_collections": "config.py",
-    "sacrebleu": "evaluation/",
+    "sacrebleu": "evaluation/line_statistics.py",
+    "rouge_score": "evaluation/rouge.py",
+    "nltk": "evaluation/rouge.py",
     "orbax": "training/",
     "sentencepiece": "data/",
     "tensorboardX": "training/writers.py",

@@ -23,13 +23,20 @@ def spec_of(path: pathlib.Path, arg: str = "") -> str:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> pathlib.Path:
-    """A directory of line-aligned text, 60 training pairs, with their targets as plain text."""
+    """60 training pairs as line-aligned text, plain text, and JSONL with references."""
     folder = tmp_path_factory.mktemp("corpus")
     for split, size in (("train", 60), ("val", 6), ("test", 6)):
-        for lang, pattern in (("en", "{a} sees {b} ."), ("de", "{a} sieht {b} .")):
+        patterns = {"zh": "{a}看到了{b}。", "en": "{a} sees {b} .", "de": "{a} sieht {b} ."}
+        for lang, pattern in patterns.items():
             lines = [pattern.format(a=WORDS[i % 6], b=WORDS[(i // 6 + i) % 6]) for i in range(size)]
             (folder / f"{split}.{lang}").write_text("\n".join(lines) + "\n", encoding="utf-8")
         (folder / f"{split}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        pairs = ((WORDS[i % 6], WORDS[(i // 6 + i) % 6]) for i in range(size))
+        rows = (
+            {"source": f"{a} sees {b} .", "target": b, "references": [b, f"{a} and {b}"]}
+            for a, b in pairs
+        )
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
 
@@ -42,7 +49,7 @@ def test_config_loads_and_says_its_command(path):
 
 def train_tiny(path: pathlib.Path, corpus: pathlib.Path, workdir: pathlib.Path, *words: str):
     overrides = ["--config.train.tensorboard=false", "--config.data.num_buckets=1", *words]
-    if path.parent.name in ("translation", "language_model"):
+    if path.parent.name in ("translation", "language_model", "summarisation"):
         overrides.append(f"--config.data.dir={corpus}")
     cfg = config.load(spec_of(path, "tiny"), overrides)
     outcome = experiment.train(cfg, workdir)
@@ -59,14 +66,19 @@ def test_tiny_form_trains(path, corpus, tmp_path):
     assert rows[-1]["eval/loss"] > 0
 
 
-@pytest.mark.parametrize("name", ["quickstart", "translation/gru_bahdanau", "number_words/gpt"])
+@pytest.mark.parametrize(
+    "name",
+    ["quickstart", "translation/gru_bahdanau", "number_words/gpt", "summarisation/scitldr"],
+)
 def test_tiny_form_decodes_and_scores(name, corpus, tmp_path, capsys):
     rows = train_tiny(ROOT / f"configs/{name}.py", corpus, tmp_path)
-    assert 0 <= rows[-1]["eval/exact_match"] <= 1
+    measured = json.loads((tmp_path / "config.json").read_text())["evaluation"]["metrics"]
+    assert all(f"eval/{metric}" in rows[-1] for metric in measured)
     capsys.readouterr()
     assert main(["evaluate", f"--workdir={tmp_path}", "--split=test", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["split"] == "test" and report["loss"] > 0 and 0 <= report["exact_match"] <= 1
+    assert all(metric in report for metric in measured)
 
 
 def test_no_step_waits_for_what_evaluations_need(tmp_path, monkeypatch):

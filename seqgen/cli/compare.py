@@ -11,6 +11,8 @@ from seqgen.cli.counter import line_counter
 from seqgen.cli.evaluate import add_search_arguments, search_options
 from seqgen.errors import ConfigError
 
+# As evaluation.config.COMPARED_METRICS, whose import would make --help slow.
+METRICS = ("bleu", "chrf", "ter", "exact_match", "rouge1", "rouge2", "rougeL", "rougeLsum")
 EXAMPLES = """\
 seqgen compare runs/lstm runs/transformer
 seqgen compare runs/a runs/b --split=val --metric=chrf --num_beams=5"""
@@ -28,9 +30,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("run_a", type=pathlib.Path, metavar="RUN_A", help="a run directory")
     parser.add_argument("run_b", type=pathlib.Path, metavar="RUN_B", help="another")
     parser.add_argument("--split", default="test", help="file stem (default test)")
-    parser.add_argument(
-        "--metric", default="bleu", choices=("bleu", "chrf", "ter", "exact_match"), help="score"
-    )
+    parser.add_argument("--metric", default="bleu", choices=METRICS, help="score (default bleu)")
     parser.add_argument("--checkpoint", default="best", metavar="best|last|avg:N|STEP")
     add_search_arguments(parser)
     parser.add_argument("--draws", type=int, default=1000, metavar="N", help="bootstrap draws")
@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     folders = [require_run(args.run_a), require_run(args.run_b)]
     from seqgen import config, runs
     from seqgen.evaluation import significance
+    from seqgen.evaluation.references import references_of
 
     options = search_options(args)
     configs = [config.read_json(path / "config.json") for path in folders]
@@ -77,12 +78,11 @@ def run(args: argparse.Namespace) -> int:
     comparison = significance.paired_bootstrap(
         hypotheses_a,
         hypotheses_b,
-        [example["target"] for example in examples],
+        [references_of(example) for example in examples],
         metric=args.metric,
         num_draws=args.draws,
         seed=args.seed,
-        tokenize=rules.tokenize,
-        lowercase=rules.lowercase,
+        rules=rules,
     )
     names = _names(folders, [cfg.name for cfg in configs])
     said = significance.verdict(comparison, name_a=names[0], name_b=names[1])

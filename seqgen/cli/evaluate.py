@@ -24,7 +24,7 @@ def add_parser(verbs: Any) -> None:
         verbs,
         "evaluate",
         summary="Score a finished run: loss, perplexity, token accuracy, exact match, BLEU, chrF, "
-        "TER; of a language model on plain text, bits per byte and character.",
+        "TER, and the metrics of its config; of a language model on plain text, bits per byte.",
         examples=EXAMPLES,
         run=run,
     )
@@ -38,6 +38,12 @@ def add_parser(verbs: Any) -> None:
         "--data_dir", metavar="DIR", help="where the corpus is now, if it was moved since training"
     )
     add_search_arguments(parser)
+    parser.add_argument(
+        "--metrics",
+        default="",
+        metavar="NAMES",
+        help="also these scores, as rouge1,rougeL,novel2 (see docs/evaluation.md)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--output", metavar="FILE", help="write the hypotheses, one a line")
     parser.add_argument(
@@ -45,7 +51,8 @@ def add_parser(verbs: Any) -> None:
         nargs="?",
         const="",
         metavar="EDGES",
-        help="also scores by source length; EDGES such as 5,10,20 (words), else equal groups",
+        help="also scores by source length; EDGES such as 5,10,20 (words, or characters of text "
+        "without spaces), else equal groups",
     )
     parser.add_argument(
         "--three_ways",
@@ -78,9 +85,11 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate and print."""
     checkpoint = parse_checkpoint(args.checkpoint)
     edges = _edges(args.by_length)
+    metrics = _metrics(args.metrics)
     workdir = require_run(args.workdir)
     from seqgen import config, runs
     from seqgen.evaluation import by_length, scores, table
+    from seqgen.evaluation.references import references_of
 
     cfg = config.read_json(workdir / "config.json")
     options = search_options(args)
@@ -96,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
                 split=args.split,
                 checkpoint=checkpoint,
                 overrides=options,
+                metrics=metrics,
                 data_dir=args.data_dir,
                 compute_dtype=args.compute_dtype,
                 quantize=args.quantize,
@@ -114,24 +124,26 @@ def run(args: argparse.Namespace) -> int:
     if not cfg.data.contiguous:
         facts |= beam_facts(cfg, options)
     result = {**report, **facts}
-    sources, references = ([example[side] for example in examples] for side in ("source", "target"))
+    references = [references_of(example) for example in examples]
     if args.three_ways:
         result["three_ways"] = scores.bleu_three_ways(
             hypotheses, references, lang=cfg.data.target_lang
         )
     if edges is not None:
-        rules = {"tokenize": cfg.evaluation.tokenize, "lowercase": cfg.evaluation.lowercase}
+        sources = [example["source"] for example in examples]
         result["by_length"] = by_length.scores_by_length(
-            sources, hypotheses, references, edges=edges, **rules
+            sources, hypotheses, references, edges=edges, rules=cfg.evaluation
         )
     if args.json:
         print(json.dumps(_strict(result), allow_nan=False))
         return 0
     groups = result.pop("by_length", None)
     ways = result.pop("three_ways", {})
+    spans = result.pop("intervals")
     rows = []
     for name, value in result.items():
-        rows.append((name, table.format_value(name, value) if type(value) is float else str(value)))
+        text = table.format_value(name, value) if type(value) is float else str(value)
+        rows.append((name, text + table.format_interval(name, spans.get(name))))
     for name, row in ways.items():
         rows.append((f"bleu {name}", f"{row['bleu']:.2f}  {row['signature']}"))
     width = max(len(name) for name, _ in rows)
@@ -167,6 +179,24 @@ def _strict(result: dict[str, Any]) -> dict[str, Any]:
     return {**result, **dict.fromkeys(bad), **({"non_finite": bad} if bad else {})}
 
 
+def _metrics(text: str) -> list[str]:
+    from seqgen.evaluation.config import ALL_METRICS
+    from seqgen.types import nearest
+
+    names = [name for name in text.split(",") if name]
+    for name in names:
+        if name not in ALL_METRICS and ":" not in name:
+            guess = nearest(name, ALL_METRICS)
+            raise ConfigError(
+                f"bad --metrics={text}",
+                details=[
+                    *([f"did you mean   {guess}"] if guess else []),
+                    f"it takes       {', '.join(ALL_METRICS)} or module:name",
+                ],
+            )
+    return names
+
+
 def _edges(text: str | None) -> list[int] | None:
     if text is None:
         return None
@@ -175,5 +205,5 @@ def _edges(text: str | None) -> list[int] | None:
     except ValueError:
         edges = [0]
     if any(edge < 1 for edge in edges):
-        raise ConfigError(f"bad --by_length={text}", details=["it takes       words, as 5,10,20"])
+        raise ConfigError(f"bad --by_length={text}", details=["it takes       lengths, as 5,10,20"])
     return edges

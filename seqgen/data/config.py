@@ -70,7 +70,14 @@ class DataConfig:
         help="jsonl, tfds: the field of the input text; empty = 'source', or source_lang if the "
         "data set has a field of that name",
     )
-    target_field: str = option("", help="the same for the output text")
+    target_field: str = option(
+        "",
+        help="the same for the output text; in jsonl also a list of texts, of which training reads "
+        "the first and scoring all",
+    )
+    references_field: str = option(
+        "", help="jsonl: field of further texts to score against, a list, in lines that have it"
+    )
     lowercase: bool = option(False, help="lower-case the corpus, and text given later")
 
     max_source_len: int = option(

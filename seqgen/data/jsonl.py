@@ -8,7 +8,7 @@ from typing import Any
 from seqgen.data.cache import digest_file, digest_json
 from seqgen.data.config import DataConfig
 from seqgen.data.prepared import RawSplit, prepare_corpus
-from seqgen.data.sources import Pair, Source
+from seqgen.data.sources import Pair, Source, make_pair
 from seqgen.data.text_files import read_lines
 from seqgen.errors import DataError
 from seqgen.types import nearest
@@ -21,13 +21,15 @@ def open_jsonl(cfg: DataConfig) -> dict[str, Source]:
       DataError: if the directory is missing, or a line is not an object with both fields as text.
     """
     fields = (cfg.source_field or "source", cfg.target_field or "target")
+    several = cfg.references_field
+    named = (*fields, several) if several else fields
     raw = {}
     for split, path in find_files(Path(cfg.dir)).items():
         raw[split] = RawSplit(
-            fingerprint=digest_json([digest_file(path), fields]),
-            read=lambda path=path: read_objects(path, fields=fields),
+            fingerprint=digest_json([digest_file(path), named]),
+            read=lambda path=path: read_objects(path, fields=fields, references_field=several),
         )
-    origin = {"kind": "jsonl", "fields": list(fields)}
+    origin = {"kind": "jsonl", "fields": list(named)}
     return prepare_corpus(raw, origin=origin, cache_dir=cfg.cache_dir)
 
 
@@ -55,8 +57,15 @@ def find_files(directory: Path) -> dict[str, Path]:
     return found
 
 
-def read_objects(path: Path, *, fields: tuple[str, str]) -> Iterator[Pair]:
+def read_objects(
+    path: Path, *, fields: tuple[str, str], references_field: str = ""
+) -> Iterator[Pair]:
     """The pairs of a file in order.
+
+    Args:
+      fields: of the source, a text; of the target, a text or a list of texts: the first is the
+        target, all are references.
+      references_field: of more references, a list of texts, in objects that have it.
 
     Raises:
       DataError: naming file and line, for anything but an object with both fields as text.
@@ -71,13 +80,17 @@ def read_objects(path: Path, *, fields: tuple[str, str]) -> Iterator[Pair]:
             raise DataError(f"{where} is not JSON", details=[str(error)]) from error
         if not isinstance(item, dict):
             raise DataError(f"{where} is not a JSON object but {type(item).__name__}")
-        yield {
-            "source": _text(item, fields[0], where=where, option="source_field"),
-            "target": _text(item, fields[1], where=where, option="target_field"),
-        }
+        source = _value(item, fields[0], where=where, option="source_field")
+        target = _value(item, fields[1], where=where, option="target_field")
+        more = item.get(references_field, []) if references_field else []
+        texts = [
+            *_texts(target, fields[1], where=where),
+            *(_texts(more, references_field, where=where) if more else []),
+        ]
+        yield make_pair(_text(source, fields[0], where=where), list(dict.fromkeys(texts)))
 
 
-def _text(item: dict[str, Any], field: str, *, where: str, option: str) -> str:
+def _value(item: dict[str, Any], field: str, *, where: str, option: str) -> Any:
     if field not in item:
         guess = nearest(field, item)
         raise DataError(
@@ -88,7 +101,19 @@ def _text(item: dict[str, Any], field: str, *, where: str, option: str) -> str:
                 f"name it with   --config.data.{option}=FIELD",
             ],
         )
-    value = item[field]
+    return item[field]
+
+
+def _texts(value: Any, field: str, *, where: str) -> list[str]:
+    """The texts of a list, or the one text."""
+    if not isinstance(value, list):
+        return [_text(value, field, where=where)]
+    if not value:
+        raise DataError(f"{where}: field {field!r} is an empty list")
+    return [_text(text, field, where=where) for text in value]
+
+
+def _text(value: Any, field: str, *, where: str) -> str:
     if not isinstance(value, str):
         raise DataError(f"{where}: field {field!r} is not text but {type(value).__name__}")
     try:

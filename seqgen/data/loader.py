@@ -7,7 +7,7 @@ from seqgen.data import cache
 from seqgen.data.batching import BatchInfo, Shape, assemble, batch_info, slice_rows
 from seqgen.data.config import DataConfig
 from seqgen.data.contiguous import ContiguousText, TextSize, cut, eval_windows, text_shape
-from seqgen.data.sources import Source
+from seqgen.data.sources import Pair, Source, make_pair
 from seqgen.data.token_cache import TokenizedSplit, read_all, tokenize_split
 from seqgen.data.tokenizer import utf8
 from seqgen.data.tokenizer_store import Tokenizers
@@ -169,7 +169,7 @@ class TextData:
             pairs = [pair_ids(ids, int(i), self.cfg) for i in placed.examples]
             yield assemble(placed.shape, pairs, rows=placed.rows)
 
-    def examples(self, split: str, max_examples: int = 0) -> list[dict[str, str]]:
+    def examples(self, split: str, max_examples: int = 0) -> list[Pair]:
         """Raw text of the first `max_examples` (0 = all) pairs of a split, in order.
 
         Lower-cased if the config says that the corpus is.
@@ -181,7 +181,10 @@ class TextData:
         count = min(len(source), max_examples or len(source))
         pairs = [pair for chunk in read_all(source, count) for pair in chunk]
         case = str.lower if self.cfg.lowercase else str
-        return [{"source": case(p["source"]), "target": case(p["target"])} for p in pairs]
+        return [
+            make_pair(case(p["source"]), [*map(case, p.get("references", [p["target"]]))])
+            for p in pairs
+        ]
 
     def text_size(self, split: str, max_examples: int = 0) -> TextSize:
         """What `eval_batches` of contiguous text predicts.

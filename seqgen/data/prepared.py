@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from seqgen.data import cache
-from seqgen.data.sources import Pair, Source
+from seqgen.data.sources import Pair, Source, make_pair
 from seqgen.errors import DataError
 
-VERSION = 1  # raise it when the same corpus would be written otherwise
+VERSION = 2  # raise it when the same corpus would be written otherwise
 REPORT = "report.json"
 
 
@@ -61,8 +61,19 @@ class PreparedSource:
 
 
 def decode_record(record: Mapping[str, Any]) -> Pair:
-    """Bytes as TFDS hands them out, as text."""
-    return {"source": record["source"].decode("utf-8"), "target": record["target"].decode("utf-8")}
+    """An example of the bytes that TFDS hands out."""
+    more = json.loads(record["references"]) if record["references"] else []
+    return make_pair(record["source"].decode("utf-8"), [record["target"].decode("utf-8"), *more])
+
+
+def encode_record(pair: Pair) -> dict[str, str]:
+    """An example as text fields; 'references' holds those after the target as JSON, or nothing."""
+    more = pair.get("references", [])[1:]
+    return {
+        "source": pair["source"],
+        "target": pair["target"],
+        "references": json.dumps(more) if more else "",
+    }
 
 
 def prepare_corpus(
@@ -121,6 +132,7 @@ class Counts:
     """The data report of a split."""
 
     pairs: int = 0
+    references: int = 0
     empty_source: int = 0
     empty_target: int = 0
     source_characters: int = 0
@@ -132,6 +144,7 @@ class Counts:
         """Count one more pair."""
         source, target = pair["source"], pair["target"]
         self.pairs += 1
+        self.references += len(pair.get("references", [target]))
         self.empty_source += not source.strip()
         self.empty_target += not target.strip()
         self.source_characters += len(source)
@@ -142,15 +155,15 @@ class Counts:
 
 def _counted(
     name: str, read: Callable[[], Iterator[Pair]], counts: Counts
-) -> Callable[[], Iterator[Pair]]:
-    def pairs() -> Iterator[Pair]:
+) -> Callable[[], Iterator[dict[str, str]]]:
+    def records() -> Iterator[dict[str, str]]:
         for pair in read():
             counts.add(pair)
-            yield pair
+            yield encode_record(pair)
         if not counts.pairs:
             raise DataError(f"split {name!r} is empty", details=["remove its files, or fill them"])
 
-    return pairs
+    return records
 
 
 def _read_report(directory: Path) -> dict[str, Any] | None:

@@ -1,18 +1,31 @@
 """The contract of a corpus, and the corpora that come with the package by name."""
 
 import importlib
-from collections.abc import Callable, Mapping
-from typing import Protocol, TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import NotRequired, Protocol, TypedDict
 
 from seqgen.data.config import DataConfig
 from seqgen.types import load_component
 
 
 class Pair(TypedDict):
-    """One example."""
+    """One example.
+
+    `references` is there where several targets are good: all of them, `target` first. Training
+    reads `target`, scoring all.
+    """
 
     source: str
     target: str
+    references: NotRequired[list[str]]
+
+
+def make_pair(source: str, references: Sequence[str]) -> Pair:
+    """An example with one or several good targets."""
+    pair: Pair = {"source": source, "target": references[0]}
+    if len(references) > 1:
+        pair["references"] = list(references)
+    return pair
 
 
 class Source(Protocol):

@@ -18,7 +18,8 @@ from seqgen.data.alignment import find_drifts
 from seqgen.data.cache import digest_file, digest_json
 from seqgen.data.config import DataConfig
 from seqgen.data.prepared import RawSplit, prepare_corpus
-from seqgen.data.sources import Pair, Source
+from seqgen.data.reference_files import find_references, zip_references
+from seqgen.data.sources import Pair, Source, make_pair
 from seqgen.errors import DataError
 from seqgen.types import nearest
 
@@ -28,11 +29,12 @@ EXPECTED_SPLITS = ("train", "val", "dev", "validation")  # and test*
 
 @dataclasses.dataclass(frozen=True)
 class PairedFiles:
-    """The two files of a split."""
+    """The two files of a split, and those of further references (see `reference_files`)."""
 
     split: str
     source: Path
     target: Path
+    references: tuple[Path, ...] = ()
 
 
 def open_text(cfg: DataConfig) -> dict[str, Source]:
@@ -44,7 +46,8 @@ def open_text(cfg: DataConfig) -> dict[str, Source]:
     files = find_pairs(Path(cfg.dir), source_lang=cfg.source_lang, target_lang=cfg.target_lang)
     raw = {}
     for split, pair in files.items():
-        fingerprint = digest_json([digest_file(pair.source), digest_file(pair.target)])
+        names = (pair.source, pair.target, *pair.references)
+        fingerprint = digest_json([digest_file(name) for name in names])
         raw[split] = RawSplit(
             fingerprint=fingerprint, read=lambda pair=pair: read_pairs(pair, directory=cfg.dir)
         )
@@ -52,7 +55,10 @@ def open_text(cfg: DataConfig) -> dict[str, Source]:
         "kind": "text",
         "source_lang": cfg.source_lang,
         "target_lang": cfg.target_lang,
-        "files": {split: [pair.source.name, pair.target.name] for split, pair in files.items()},
+        "files": {
+            split: [path.name for path in (pair.source, pair.target, *pair.references)]
+            for split, pair in files.items()
+        },
     }
     return prepare_corpus(raw, origin=origin, cache_dir=cfg.cache_dir)
 
@@ -111,7 +117,12 @@ def find_pairs(directory: Path, *, source_lang: str, target_lang: str) -> dict[s
                 details=[f"expected       {split}.{lang} or {split}.{lang}.gz"],
             )
     return {
-        split: PairedFiles(split, found[source_lang][split], found[target_lang][split])
+        split: PairedFiles(
+            split,
+            found[source_lang][split],
+            found[target_lang][split],
+            find_references(found[target_lang][split]),
+        )
         for split in shared
     }
 
@@ -161,14 +172,14 @@ def read_pairs(files: PairedFiles, *, directory: str = "") -> Iterator[Pair]:
     Raises:
       DataError: if the files differ in length; the line where they drift apart is named.
     """
-    both = itertools.zip_longest(
-        read_lines(files.source, remedy=check_command(files, directory)),
-        read_lines(files.target, remedy=check_command(files, directory)),
-    )
-    for source, target in both:
-        if source is None or target is None:
-            raise _unequal(files, check_command(files, directory))
-        yield {"source": source, "target": target}
+    remedy = check_command(files, directory)
+    others = [(path, read_lines(path)) for path in files.references]
+    targets = zip_references(read_lines(files.target, remedy=remedy), others, target=files.target)
+    both = itertools.zip_longest(read_lines(files.source, remedy=remedy), targets)
+    for source, references in both:
+        if source is None or references is None:
+            raise _unequal(files, remedy)
+        yield make_pair(source, references)
 
 
 def check_command(files: PairedFiles, directory: str) -> str:

@@ -11,23 +11,23 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from seqgen.data.sources import Pair
 from seqgen.errors import DataError
 
 FILE_FORMAT = "array_record"
+Records = Callable[[], Iterator[dict[str, str]]]
 
 
 class ParallelText(tfds.core.GeneratorBasedBuilder):
-    """Pairs of texts in the order in which they were read.
+    """Pairs of texts in the order in which they were read (see `prepared.encode_record`).
 
     Attributes:
-      splits: {name: function that gives the pairs}.
+      splits: {name: function that gives the records}.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "Pairs of source and target text."}  # noqa: RUF012 (as TFDS names it)
 
-    def __init__(self, *, splits: Mapping[str, Callable[[], Iterator[Pair]]], **kwargs: Any):
+    def __init__(self, *, splits: Mapping[str, Records], **kwargs: Any):
         self._splits = splits
         super().__init__(**kwargs)
 
@@ -36,7 +36,7 @@ class ParallelText(tfds.core.GeneratorBasedBuilder):
             builder=self,
             description="Pairs of source and target text.",
             features=tfds.features.FeaturesDict(
-                {"source": tfds.features.Text(), "target": tfds.features.Text()}
+                {name: tfds.features.Text() for name in ("source", "target", "references")}
             ),
             supervised_keys=("source", "target"),
             disable_shuffling=True,  # pair i stays pair i
@@ -46,15 +46,12 @@ class ParallelText(tfds.core.GeneratorBasedBuilder):
         del dl_manager
         return {name: self._generate_examples(read) for name, read in self._splits.items()}
 
-    def _generate_examples(
-        self, read: Callable[[], Iterator[Pair]]
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
-        for index, pair in enumerate(read()):
-            yield index, dict(pair)
+    def _generate_examples(self, read: Records) -> Iterator[tuple[int, dict[str, str]]]:
+        yield from enumerate(read())
 
 
-def write_records(directory: Path, *, splits: Mapping[str, Callable[[], Iterator[Pair]]]) -> None:
-    """Write the pairs of every split below `directory`.
+def write_records(directory: Path, *, splits: Mapping[str, Records]) -> None:
+    """Write the records of every split below `directory`.
 
     Raises:
       DataError: whatever the readers of the splits raise.

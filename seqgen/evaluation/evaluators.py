@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 
 from seqgen.data import TextSize
+from seqgen.data.sources import Pair
 from seqgen.evaluation.config import METRICS, EvaluationConfig, score_name
-from seqgen.evaluation.scores import corpus_scores
+from seqgen.evaluation.references import references_of
+from seqgen.evaluation.scores import corpus_scores, measured_scores
+from seqgen.evaluation.significance import intervals
 from seqgen.metrics import WeightedMean
 from seqgen.types import Batch, Params
 
@@ -107,7 +110,7 @@ def teacher_forced_evaluator(
 
 def decoded_evaluator(
     translate: Translate,
-    examples: Sequence[Mapping[str, str]],
+    examples: Sequence[Pair],
     cfg: EvaluationConfig,
     *,
     prefix: str = "eval/",
@@ -116,7 +119,7 @@ def decoded_evaluator(
 
     Args:
       translate: `(params, sources) -> hypotheses`, in order.
-      examples: {'source', 'target'} raw text.
+      examples: raw text.
       cfg: scoring rules and the number of samples, spread evenly over the examples.
       prefix: goes before each value's name.
     """
@@ -124,7 +127,7 @@ def decoded_evaluator(
     shown = list(examples) if cfg.metrics else [examples[index] for index in chosen]
     places = chosen if cfg.metrics else range(len(chosen))
     sources = [example["source"] for example in shown]
-    references = [example["target"] for example in shown]
+    references = [references_of(example) for example in shown]
 
     def evaluate(params: Params, step: int) -> tuple[dict[str, float], list[Sample]]:
         del step
@@ -132,14 +135,10 @@ def decoded_evaluator(
         values: dict[str, float] = {}
         if cfg.metrics and references:
             scores = corpus_scores(
-                hypotheses,
-                references,
-                metrics=cfg.metrics,
-                tokenize=cfg.tokenize,
-                lowercase=cfg.lowercase,
+                hypotheses, references, sources=sources, metrics=cfg.metrics, rules=cfg
             )
             values = {prefix + name: scores[name] for name in map(score_name, cfg.metrics)}
-        samples = [Sample(sources[i], references[i], hypotheses[i]) for i in places]
+        samples = [Sample(sources[i], references[i][0], hypotheses[i]) for i in places]
         return values, samples
 
     return evaluate
@@ -178,7 +177,7 @@ def text_report(*, split: str, values: Mapping[str, float], size: TextSize) -> d
 def split_report(
     *,
     split: str,
-    examples: Sequence[Mapping[str, str]],
+    examples: Sequence[Pair],
     hypotheses: Sequence[str],
     teacher_forced: Mapping[str, float],
     cfg: EvaluationConfig,
@@ -187,21 +186,24 @@ def split_report(
 
     Returns:
       'split', 'loss', 'perplexity', 'token_accuracy', 'exact_match', 'bleu', 'chrf', 'ter',
-      'signature', 'chrf_signature', 'ter_signature', the user's own metrics, 'examples'.
+      'signature', 'chrf_signature', 'ter_signature', the other metrics of `cfg` with their
+      signatures, 'examples', 'intervals': {metric: [low, high]}, 95 % by the bootstrap, for every
+      score that is formed of sums over lines.
     """
-    own = [metric for metric in cfg.metrics if metric not in METRICS]
-    scores = corpus_scores(
+    more = [metric for metric in cfg.metrics if metric not in METRICS]
+    scores, statistics = measured_scores(
         hypotheses,
-        [example["target"] for example in examples],
-        metrics=(*METRICS, *own),
-        tokenize=cfg.tokenize,
-        lowercase=cfg.lowercase,
+        [references_of(example) for example in examples],
+        sources=[example["source"] for example in examples],
+        metrics=(*METRICS, *more),
+        rules=cfg,
     )
     names = ("exact_match", "bleu", "chrf", "ter", "signature", "chrf_signature", "ter_signature")
     return {
         "split": split,
         **{name: teacher_forced[name] for name in ("loss", "perplexity", "token_accuracy")},
-        **{name: scores[name] for name in names},
-        **{name: scores[name] for name in map(score_name, own)},
+        **{name: scores.pop(name) for name in names},
+        **scores,
         "examples": len(examples),
+        "intervals": {name: [i.low, i.high] for name, i in intervals(statistics).items()},
     }

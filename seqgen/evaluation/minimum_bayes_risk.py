@@ -3,7 +3,8 @@
 import collections
 from collections.abc import Sequence
 
-from seqgen.evaluation.scores import sacrebleu_metric
+from seqgen.evaluation.config import EvaluationConfig
+from seqgen.evaluation.line_statistics import sacrebleu_metric
 
 
 def expected_scores(samples: Sequence[str]) -> list[float]:
@@ -15,7 +16,7 @@ def expected_scores(samples: Sequence[str]) -> list[float]:
     Args:
       samples: answers to one line, each drawn from the model.
     """
-    metric = sacrebleu_metric("chrf")
+    metric = sacrebleu_metric("chrf", EvaluationConfig())
     counts = collections.Counter(samples)
     means = {
         text: sum(

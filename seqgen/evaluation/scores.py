@@ -1,87 +1,94 @@
-"""Scores of text against references: sacrebleu's BLEU, chrF and TER, and exact match.
+"""Scores of text against references: sacrebleu's BLEU, chrF and TER, exact match, ROUGE, and what
+n-grams tell of answers.
 
-All take plain (detokenised) text, one hypothesis and one reference a line.
+All take plain (detokenised) text, one hypothesis and one or several references a line.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sacrebleu.metrics.bleu import BLEU
-from sacrebleu.metrics.chrf import CHRF
-from sacrebleu.metrics.ter import TER
-
 from seqgen.errors import ConfigError
-from seqgen.evaluation.config import METRICS, score_name
+from seqgen.evaluation import ngrams
+from seqgen.evaluation.config import (
+    ALL_METRICS,
+    DISTINCT_METRICS,
+    METRICS,
+    EvaluationConfig,
+    score_name,
+)
+from seqgen.evaluation.line_statistics import (
+    LineStatistics,
+    line_statistics,
+    ngram_signature,
+    tokens,
+)
+from seqgen.evaluation.references import References, as_lists
 from seqgen.types import load_component
-
-
-def sacrebleu_metric(name: str, *, tokenize: str = "13a", lowercase: bool = False) -> Any:
-    """The object for 'bleu' (Papineni et al. 2002), 'chrf' (Popovic 2015) or 'ter' (Snover et al.
-    2006), with sacrebleu's own defaults: TER ignores case.
-    """
-    if name == "bleu":
-        # `force` only silences the guess that the input looks tokenised.
-        return BLEU(tokenize=tokenize, lowercase=lowercase, force=True)
-    if name == "chrf":
-        return CHRF(lowercase=lowercase)
-    if name == "ter":
-        return TER()
-    raise ValueError(f"sacrebleu has no metric {name!r} here: bleu, chrf or ter")
 
 
 def corpus_scores(
     hypotheses: Sequence[str],
-    references: Sequence[str],
+    references: References,
     *,
+    sources: Sequence[str] | None = None,
     metrics: Sequence[str] = METRICS,
-    tokenize: str = "13a",
-    lowercase: bool = False,
+    rules: EvaluationConfig = EvaluationConfig(),  # noqa: B008 (it is frozen)
 ) -> dict[str, Any]:
     """Scores over the whole corpus.
 
     Args:
       hypotheses: one line an example.
-      references: as many lines.
-      metrics: which of 'bleu', 'chrf', 'ter', 'exact_match'; or `module:name` of a function of a
-        user's own, `(hypotheses, references) -> float`, whose score is called `name`.
-      tokenize: sacrebleu's tokenizer for BLEU.
-      lowercase: lower-case both sides (BLEU, chrF and exact match).
+      references: as many items, each a text or a list of texts.
+      sources: as many lines; copied1..4 and novel1..4 need them.
+      metrics: names of `ALL_METRICS`; or `module:name` of a function of a user's own,
+        `(hypotheses, references) -> float`, whose score is called `name`. It is given lists of
+        texts as references where a line has several.
+      rules: how text is compared.
 
     Returns:
-      {'bleu': 0..100, 'chrf': 0..100, 'ter': 0.., 'exact_match': 0..1} as asked for, and the
-      sacrebleu signatures: 'signature' (BLEU's), 'chrf_signature', 'ter_signature'.
+      {'bleu': 0..100, 'chrf': 0..100, 'ter': 0.., 'exact_match': 0..1, 'rouge1'..: 0..100 (mean
+      F1 of the lines), the n-gram metrics: 0..1 ('length_ratio': 0..)} as asked for, and what was
+      measured how: 'signature' (BLEU's), 'chrf_signature', 'ter_signature', 'rouge_signature',
+      'ngram_signature'.
 
     Raises:
       ValueError: if there are no lines, or unlike numbers of them.
     """
+    return measured_scores(hypotheses, references, sources=sources, metrics=metrics, rules=rules)[0]
+
+
+def measured_scores(
+    hypotheses: Sequence[str],
+    references: References,
+    *,
+    sources: Sequence[str] | None = None,
+    metrics: Sequence[str] = METRICS,
+    rules: EvaluationConfig = EvaluationConfig(),  # noqa: B008
+) -> tuple[dict[str, Any], Mapping[str, LineStatistics]]:
+    """`corpus_scores`, and the statistics of the metrics that are sums over lines."""
     if len(hypotheses) != len(references) or not references:
         raise ValueError(f"{len(hypotheses)} hypotheses for {len(references)} references")
+    lists = as_lists(references)
+    summed = [name for name in metrics if name in ALL_METRICS and name not in DISTINCT_METRICS]
+    statistics = line_statistics(summed, hypotheses, lists, sources=sources, rules=rules)
     scores: dict[str, Any] = {}
     signatures: dict[str, str] = {}
     for name in metrics:
-        if name == "exact_match":
-            scores[name] = exact_match(hypotheses, references, lowercase=lowercase)
-            continue
-        if name not in METRICS:
-            builtins: dict[str, Any] = dict.fromkeys(METRICS)
+        if name in statistics:
+            one = statistics[name]
+            scores[name] = one.total
+            signatures |= {one.signature_name: one.signature} if one.signature else {}
+        elif name in DISTINCT_METRICS:
+            scores[name] = ngrams.distinct(tokens(hypotheses, rules), int(name[-1]))
+            signatures["ngram_signature"] = ngram_signature(rules)
+        else:
+            builtins: dict[str, Any] = dict.fromkeys(ALL_METRICS)
             measure = load_component(name, builtins, what="metric")
-            scores[score_name(name)] = float(measure(list(hypotheses), list(references)))
-            continue
-        metric = sacrebleu_metric(name, tokenize=tokenize, lowercase=lowercase)
-        scores[name] = float(metric.corpus_score(list(hypotheses), [list(references)]).score)
-        key = "signature" if name == "bleu" else f"{name}_signature"
-        signatures[key] = str(metric.get_signature())
-    return scores | signatures
-
-
-def exact_match(
-    hypotheses: Sequence[str], references: Sequence[str], *, lowercase: bool = False
-) -> float:
-    """Share of hypotheses that equal their reference, character for character."""
-    pairs = zip(hypotheses, references, strict=True)
-    hits = [h.lower() == r.lower() if lowercase else h == r for h, r in pairs]
-    return sum(hits) / len(hits)
+            several = any(len(item) > 1 for item in lists)
+            given = lists if several else [item[0] for item in lists]
+            scores[score_name(name)] = float(measure(list(hypotheses), given))
+    return scores | signatures, statistics
 
 
 def moses_lowercase(lines: Sequence[str], lang: str) -> list[str]:
@@ -112,7 +119,7 @@ def _moses_tokenizer(lang: str) -> Any:
 
 
 def bleu_three_ways(
-    hypotheses: Sequence[str], references: Sequence[str], *, lang: str
+    hypotheses: Sequence[str], references: References, *, lang: str
 ) -> dict[str, dict[str, Any]]:
     """BLEU under the three customs in which Multi30k figures are published.
 
@@ -120,10 +127,14 @@ def bleu_three_ways(
       'moses_lowercase' (Moses tokens, lower-cased, tokenize=none), '13a_lowercase' and '13a_cased',
       each {'bleu': ..., 'signature': ...}.
     """
-    moses = [moses_lowercase(lines, lang) for lines in (hypotheses, references)]
-    plain = [hypotheses, references]
+    lists = as_lists(references)
+    moses = moses_lowercase(hypotheses, lang), [moses_lowercase(item, lang) for item in lists]
+    customs = {
+        "moses_lowercase": (moses, EvaluationConfig(tokenize="none")),
+        "13a_lowercase": ((hypotheses, lists), EvaluationConfig(lowercase=True)),
+        "13a_cased": ((hypotheses, lists), EvaluationConfig()),
+    }
     return {
-        "moses_lowercase": corpus_scores(*moses, metrics=("bleu",), tokenize="none"),
-        "13a_lowercase": corpus_scores(*plain, metrics=("bleu",), lowercase=True),
-        "13a_cased": corpus_scores(*plain, metrics=("bleu",)),
+        name: corpus_scores(*lines, metrics=("bleu",), rules=rules)
+        for name, (lines, rules) in customs.items()
     }

@@ -2,16 +2,20 @@
 Significance Tests for Machine Translation Evaluation").
 
 Sentences are drawn with replacement, the same ones for both systems, and the corpus score of each
-draw is computed from sums of per-sentence statistics by sacrebleu's own formulas, so the score of
-the undrawn corpus is exactly sacrebleu's.
+draw is computed from sums of per-sentence statistics (`line_statistics`) by the metric's own
+formula, so the score of the undrawn corpus is exactly the reported one.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from seqgen.evaluation.scores import sacrebleu_metric
+from seqgen.evaluation.config import EvaluationConfig
+from seqgen.evaluation.line_statistics import LineStatistics, line_statistics
+from seqgen.evaluation.references import References, as_lists
+
+NUM_DRAWS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +32,8 @@ class Comparison:
     """The outcome of a paired bootstrap.
 
     Attributes:
-      metric: 'bleu', 'chrf', 'ter' or 'exact_match' (a fraction).
-      signature: sacrebleu's, or ''.
+      metric: one of `COMPARED_METRICS`; 'exact_match' is a fraction, the others are out of 100.
+      signature: the metric's settings, or ''.
       a: the first system.
       b: the second system.
       difference: B minus A.
@@ -57,15 +61,14 @@ class Comparison:
 def paired_bootstrap(
     hypotheses_a: Sequence[str],
     hypotheses_b: Sequence[str],
-    references: Sequence[str],
+    references: References,
     *,
     metric: str = "bleu",
-    num_draws: int = 1000,
+    num_draws: int = NUM_DRAWS,
     seed: int = 0,
-    tokenize: str = "13a",
-    lowercase: bool = False,
+    rules: EvaluationConfig = EvaluationConfig(),  # noqa: B008 (it is frozen)
 ) -> Comparison:
-    """Compare two systems on the same sentences.
+    """Compare two systems on the same sentences, with one or several references each.
 
     Raises:
       ValueError: if the numbers of lines differ or are zero.
@@ -74,71 +77,60 @@ def paired_bootstrap(
         raise ValueError(
             f"{len(hypotheses_a)} and {len(hypotheses_b)} hypotheses, {len(references)} references"
         )
-    signature, (stats_a, stats_b), score = _statistics(
-        metric, (hypotheses_a, hypotheses_b), references, tokenize=tokenize, lowercase=lowercase
-    )
-    count = len(references)
-    rng = np.random.default_rng(seed)
+    lists = as_lists(references)
+    systems = [
+        line_statistics((metric,), lines, lists, rules=rules)[metric]
+        for lines in (hypotheses_a, hypotheses_b)
+    ]
     scores = np.empty((2, num_draws))
-    for draw in range(num_draws):
-        times = rng.multinomial(count, np.full(count, 1.0 / count)).astype(np.float64)
-        scores[0, draw] = score(times @ stats_a)
-        scores[1, draw] = score(times @ stats_b)
-    exact = [score(stats.sum(axis=0)) for stats in (stats_a, stats_b)]
+    for draw, times in enumerate(_draws(len(references), num_draws=num_draws, seed=seed)):
+        scores[:, draw] = [system.score(times @ system.table) for system in systems]
+    exact = [system.total for system in systems]
     differences = scores[1] - scores[0]
     observed = exact[1] - exact[0]
     turned = np.sum(differences <= 0) if observed > 0 else np.sum(differences >= 0)
     return Comparison(
         metric=metric,
-        signature=signature,
+        signature=systems[0].signature,
         a=_interval(exact[0], scores[0]),
         b=_interval(exact[1], scores[1]),
         difference=_interval(observed, differences),
         p_value=float(min(1.0, 2 * max(int(turned), 1) / num_draws)),
         num_draws=num_draws,
-        num_examples=count,
+        num_examples=len(references),
     )
+
+
+def intervals(
+    statistics: Mapping[str, LineStatistics], *, num_draws: int = NUM_DRAWS, seed: int = 0
+) -> dict[str, Interval]:
+    """The bootstrap interval of each metric's score, by the same draws for all.
+
+    Lines stand for the texts that might have been asked; another training of the model, which
+    usually differs by more, is not in it.
+    """
+    counts = {len(one.table) for one in statistics.values()}
+    if not counts:
+        return {}
+    (count,) = counts
+    scores = {name: np.empty(num_draws) for name in statistics}
+    for draw, times in enumerate(_draws(count, num_draws=num_draws, seed=seed)):
+        for name, one in statistics.items():
+            scores[name][draw] = one.score(times @ one.table)
+    return {name: _interval(one.total, scores[name]) for name, one in statistics.items()}
+
+
+def _draws(count: int, *, num_draws: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each of `count` lines is drawn, float64 [count], `num_draws` times."""
+    rng = np.random.default_rng(seed)
+    shares = np.full(count, 1.0 / count)
+    for _ in range(num_draws):
+        yield rng.multinomial(count, shares).astype(np.float64)
 
 
 def _interval(score: float, draws: np.ndarray) -> Interval:
     low, high = np.quantile(draws, [0.025, 0.975])
     return Interval(float(score), float(low), float(high))
-
-
-def _statistics(
-    metric: str,
-    systems: Sequence[Sequence[str]],
-    references: Sequence[str],
-    *,
-    tokenize: str,
-    lowercase: bool,
-) -> tuple[str, list[np.ndarray], Callable[[np.ndarray], float]]:
-    """Signature, [sentences, statistics] of each system, and the score of summed statistics."""
-    if metric == "exact_match":
-
-        def hits(hypotheses: Sequence[str]) -> np.ndarray:
-            pairs = zip(hypotheses, references, strict=True)
-            equal = [h.lower() == r.lower() if lowercase else h == r for h, r in pairs]
-            return np.array([[float(hit), 1.0] for hit in equal])
-
-        return "", [hits(system) for system in systems], lambda sums: sums[0] / sums[1]
-
-    measure = sacrebleu_metric(metric, tokenize=tokenize, lowercase=lowercase)
-    # sacrebleu's own bootstrap is built on these two methods; a test holds them to corpus_score.
-    tables = [
-        np.array(
-            measure._extract_corpus_statistics(list(system), [list(references)]), dtype=np.float64
-        )
-        for system in systems
-    ]
-    measure.corpus_score(list(systems[0]), [list(references)])  # the signature wants one reference
-    integral = metric != "ter"
-
-    def score(sums: np.ndarray) -> float:
-        numbers = [round(value) for value in sums] if integral else list(sums)
-        return float(measure._compute_score_from_stats(numbers).score)
-
-    return str(measure.get_signature()), tables, score
 
 
 def verdict(comparison: Comparison, *, name_a: str = "A", name_b: str = "B") -> str:

@@ -3,14 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_DIGITS = {
-    "loss": 4,
-    "perplexity": 3,
-    "token_accuracy": 4,
-    "exact_match": 4,
-    "bits_per_byte": 4,
-    "bits_per_char": 4,
-}
+from seqgen.evaluation.config import NGRAM_METRICS
+
+_DIGITS = dict.fromkeys(
+    (
+        *("loss", "perplexity", "token_accuracy", "exact_match", "bits_per_byte", "bits_per_char"),
+        *NGRAM_METRICS,
+    ),
+    4,
+)
+_DIGITS["perplexity"] = 3
 
 
 def format_value(name: str, value: float) -> str:
@@ -18,12 +20,21 @@ def format_value(name: str, value: float) -> str:
     return f"{value:.{_DIGITS.get(name.rpartition('/')[2], 2)}f}"
 
 
+def format_interval(name: str, span: Sequence[float] | None) -> str:
+    """What stands behind a value whose 95 % interval [low, high] is known."""
+    if span is None:
+        return ""
+    low, high = (format_value(name, value) for value in span)
+    return f"  (95 %: {low} to {high})"
+
+
 def length_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The rows of `by_length.scores_by_length` as a table."""
-    head = ("source words", "examples", "bleu", "chrf", "exact_match")
+    unit = "characters" if rows and "min_characters" in rows[0] else "words"
+    head = (f"source {unit}", "examples", "bleu", "chrf", "exact_match")
     body = [
         (
-            f"{row['min_words']}-{row['max_words']}",
+            f"{row[f'min_{unit}']}-{row[f'max_{unit}']}",
             str(row["examples"]),
             *(format_value(name, row[name]) for name in head[2:]),
         )

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import sacrebleu
 
+from seqgen.cli import compare
 from seqgen.cli.main import main
 from seqgen.data.lexicon import Lexicon, lexicon_fingerprint, save_lexicon
 from seqgen.data.tokenizer import ByteTokenizer
 from seqgen.data.tokenizer_store import Tokenizers
 from seqgen.evaluation import minimum_bayes_risk
+from seqgen.evaluation.config import COMPARED_METRICS
 
 FIXED_NAMES = [
     *("split", "loss", "perplexity", "token_accuracy", "exact_match", "bleu", "chrf", "ter"),
@@ -109,9 +111,22 @@ def test_evaluate_prints_exactly_one_object(run_a, capsys):
 
 
 def test_evaluate_for_people_names_every_value(run_a, capsys):
-    out = call(capsys, "evaluate", f"--workdir={run_a}", "--checkpoint=avg:2", "--by_length")
+    words = ["--checkpoint=avg:2", "--by_length", "--metrics=rougeL,novel2,distinct1"]
+    out = call(capsys, "evaluate", f"--workdir={run_a}", *words)
     assert all(any(line.startswith(name) for line in out.splitlines()) for name in FIXED_NAMES)
     assert "source words" in out
+    for name in ("bleu", "rougeL", "novel2"):
+        assert re.search(rf"^{name} +[\d.]+  \(95 %: [\d.]+ to [\d.]+\)$", out, re.M), name
+    assert re.search(r"^distinct1 +[\d.]+$", out, re.M)
+
+
+def test_asked_metrics_are_reported_with_intervals(run_a, capsys):
+    words = ["--metrics=rouge1,rougeLsum,repetition2,distinct2", "--json"]
+    said = json.loads(call(capsys, "evaluate", f"--workdir={run_a}", *words))
+    assert 0 < said["rougeLsum"] <= said["rouge1"] <= 100 and "rouge_signature" in said
+    low, high = said["intervals"]["rouge1"]
+    assert low < said["rouge1"] < high
+    assert "distinct2" in said and "distinct2" not in said["intervals"]
 
 
 @pytest.mark.parametrize(
@@ -121,6 +136,7 @@ def test_evaluate_for_people_names_every_value(run_a, capsys):
         (["--checkpoint=77"], "no checkpoint"),
         (["--checkpoint=bset"], "bad --checkpoint=bset"),
         (["--by_length=a"], "bad --by_length=a"),
+        (["--metrics=rouge1,rogueL"], "did you mean   rougeL"),
         (["--num_beams=0"], "num_beams"),
         (["--compute_dtype=bf16"], "compute_dtype"),
         (["--quantize=int4"], "quantize"),
@@ -335,6 +351,10 @@ def test_compare_finds_the_better_trained_run(run_a, run_b, capsys):
     assert said["is_real"] and said["verdict"].startswith("b is better")
 
 
+def test_compare_offers_the_metrics_that_have_a_better_side():
+    assert compare.METRICS == COMPARED_METRICS
+
+
 def test_compare_of_a_run_with_itself_is_chance(run_a, capsys):
-    out = call(capsys, "compare", run_a, run_a, "--draws=100")
+    out = call(capsys, "compare", run_a, run_a, "--draws=100", "--metric=rouge2")
     assert "no real difference" in out and "+0.00   95 % +0.00..+0.00" in out

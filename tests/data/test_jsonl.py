@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from seqgen.data import DataConfig, open_splits
+from seqgen.data import DataConfig, TokenizerConfig, open_splits, prepare
 from seqgen.errors import DataError
 
 
@@ -38,6 +38,9 @@ def test_fields_are_read_in_order_plain_and_gzip(tmp_path):
         ('{"source": "a", "target": "\\ud800"}', "surrogate"),
         ('{"source": "a", "target": NaN}', "NaN is no JSON value"),
         ("[" * 100_000, "line 2 is not JSON"),
+        ('{"source": "a", "target": []}', "line 2: field 'target' is an empty list"),
+        ('{"source": "a", "target": ["b", null]}', "'target' is not text but NoneType"),
+        ('{"source": ["a"], "target": "b"}', "'source' is not text but list"),
     ],
 )
 def test_bad_lines_are_told_with_their_number(tmp_path, line, message):
@@ -57,3 +60,46 @@ def test_other_fields_are_another_corpus(tmp_path):
 def test_directory_without_files_is_told(tmp_path):
     with pytest.raises(DataError, match=r"no <split>\.jsonl"):
         open_splits(config(tmp_path))
+
+
+def test_a_list_of_targets_is_the_target_and_its_references(tmp_path):
+    rows = [
+        {"source": "a", "target": ["b", "c", "b"], "more": ["d", "c"]},
+        {"source": "e", "target": "f"},
+        {"source": "g", "target": ["h"], "more": []},
+    ]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plain = open_splits(config(tmp_path))["train"]
+    assert [plain[i] for i in range(3)] == [
+        {"source": "a", "target": "b", "references": ["b", "c"]},
+        {"source": "e", "target": "f"},
+        {"source": "g", "target": "h"},
+    ]
+    assert plain.report["pairs"] == 3 and plain.report["references"] == 4
+    more = open_splits(config(tmp_path, references_field="more"))["train"]
+    assert more[0]["references"] == ["b", "c", "d"] and more[2] == plain[2]
+    assert more.fingerprint != plain.fingerprint
+
+
+def test_scoring_reads_every_reference_and_training_the_first(tmp_path):
+    rows = [{"source": f"S{i}", "target": [f"One{i}", f"two {i} longer"]} for i in range(4)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tokenizer = TokenizerConfig(kind="char")
+    data = prepare(config(tmp_path, lowercase=True), tokenizer, workdir=None)
+    assert data.examples("train")[1] == {
+        "source": "s1",
+        "target": "one1",
+        "references": ["one1", "two 1 longer"],
+    }
+    ids = data.tokenized("train")
+    assert len(ids) == 4 and set(ids.target_lens) == {5}
+
+
+def test_the_references_of_scitldr(corpora):
+    folder = corpora / "scitldr"
+    if not folder.is_dir():
+        pytest.skip("SciTLDR is not beside this checkout (../shared/data/scitldr)")
+    splits = open_splits(DataConfig(source="jsonl", dir=str(folder), references_field="references"))
+    assert len(splits["train"]) == splits["train"].report["references"] == 1990
+    counts = [len(splits["val"][i].get("references", [""])) for i in range(618)]
+    assert [counts.count(n) for n in (1, 2, 3, 4)] == [94, 236, 267, 21]

@@ -154,3 +154,38 @@ def test_empty_split_and_doubled_split_are_told(tmp_path):
     (directory / "train.en.gz").write_bytes(gzip.compress(b"a\n"))
     with pytest.raises(DataError, match="two files for one split"):
         open_splits(config(directory))
+
+
+def test_further_references_stand_beside_the_target(tmp_path):
+    directory = write_corpus(tmp_path / "c", {"train": [("a", "b")], "test": [("c", "d")] * 3})
+    before = open_splits(config(directory))
+    (directory / "test.de.ref2").write_text("D\n\nd\n")
+    (directory / "test.de.ref3.gz").write_bytes(gzip.compress(b"x\ny\nz\n"))
+    (directory / "test.de.reference").write_text("not one of them\n")
+    after = open_splits(config(directory))
+    assert [after["test"][i] for i in range(3)] == [
+        {"source": "c", "target": "d", "references": ["d", "D", "x"]},
+        {"source": "c", "target": "d", "references": ["d", "y"]},  # a blank line is no reference
+        {"source": "c", "target": "d", "references": ["d", "z"]},  # each text once
+    ]
+    assert after["train"][0] == before["train"][0] == {"source": "a", "target": "b"}
+    assert after["train"].fingerprint == before["train"].fingerprint
+    assert after["test"].fingerprint != before["test"].fingerprint
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"test.de.ref3": b"x\ny\n"}, "not numbered 2, 3"),
+        ({"test.de.ref1": b"x\ny\n"}, "not numbered 2, 3"),
+        ({"test.de.ref2": b"x\n"}, r"test.de.ref2 ends before line 2, test.de does not"),
+        ({"test.de.ref2": b"x\ny\nz\n"}, r"test.de ends before line 3, test.de.ref2 does not"),
+        ({"test.de.ref2": b"x\ny\n", "test.de.ref2.gz": b""}, "two files for one reference"),
+    ],
+)
+def test_bad_reference_files_are_told(tmp_path, files, message):
+    directory = write_corpus(tmp_path / "c", {"test": [("c", "d"), ("e", "f")]})
+    for name, content in files.items():
+        (directory / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        open_splits(config(directory))

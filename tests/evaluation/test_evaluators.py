@@ -114,6 +114,29 @@ def test_split_report_begins_with_the_promised_names():
         "signature",
     ]
     assert report["exact_match"] == 1.0 and report["ter"] == 0.0 and report["examples"] == 10
+    assert report["intervals"]["exact_match"] == [1.0, 1.0]
+    assert set(report["intervals"]) == {"bleu", "chrf", "ter", "exact_match"}
+
+
+def test_every_reference_of_an_example_is_scored():
+    examples = [
+        {"source": "s1", "target": "a b", "references": ["a b", "c d"]},
+        {"source": "s2", "target": "e f"},
+    ]
+    cfg = EvaluationConfig(metrics=("rouge1", "exact_match", "copied1"))
+    evaluate = evaluators.decoded_evaluator(lambda params, lines: ["c d", "s2"], examples, cfg)
+    values, samples = evaluate({}, 0)
+    assert values == {"eval/rouge1": 50.0, "eval/exact_match": 0.5, "eval/copied1": 1 / 3}
+    assert [sample.reference for sample in samples] == ["a b", "e f"]
+    report = evaluators.split_report(
+        split="test",
+        examples=examples,
+        hypotheses=["c d", "s2"],
+        teacher_forced={"loss": 1.0, "perplexity": math.e, "token_accuracy": 0.5},
+        cfg=cfg,
+    )
+    assert report["rouge1"] == 50.0 and report["rouge_signature"].startswith("nrefs:var|")
+    assert set(report["intervals"]) >= {"rouge1", "copied1", "bleu"}
 
 
 def test_a_metric_from_outside_the_package(tmp_path, monkeypatch):

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from seqgen.evaluation import significance
-from seqgen.evaluation.by_length import scores_by_length
-from seqgen.evaluation.scores import corpus_scores
-from seqgen.evaluation.table import aligned, format_value, length_table
+from seqgen.evaluation.by_length import length_unit, scores_by_length
+from seqgen.evaluation.config import COMPARED_METRICS
+from seqgen.evaluation.scores import corpus_scores, measured_scores
+from seqgen.evaluation.table import aligned, format_interval, format_value, length_table
 
 WORDS = (
     "der",
@@ -37,8 +38,8 @@ def corpus(count: int, error_rate: float, seed: int) -> tuple[list[str], list[st
     return references, hypotheses
 
 
-@pytest.mark.parametrize("metric", ["bleu", "chrf", "ter", "exact_match"])
-def test_undrawn_scores_are_those_of_sacrebleu(metric):
+@pytest.mark.parametrize("metric", COMPARED_METRICS)
+def test_undrawn_scores_are_the_reported_ones(metric):
     references, a = corpus(60, 0.2, seed=0)
     _, b = corpus(60, 0.4, seed=0)
     found = significance.paired_bootstrap(a, b, references, metric=metric, num_draws=100)
@@ -48,7 +49,8 @@ def test_undrawn_scores_are_those_of_sacrebleu(metric):
         assert side.low <= side.score <= side.high
     assert found.difference.score == pytest.approx(found.b.score - found.a.score)
     if metric != "exact_match":
-        key = "signature" if metric == "bleu" else f"{metric}_signature"
+        keys = {"bleu": "signature", "chrf": "chrf_signature", "ter": "ter_signature"}
+        key = keys.get(metric, "rouge_signature")
         assert found.signature == expected[key]
 
 
@@ -109,6 +111,27 @@ def test_pairing_sees_a_small_gain_that_apart_draws_would_hide():
     assert found.a.high > found.b.low, "their own intervals overlap"
 
 
+def test_several_references_are_compared_too():
+    references, a = corpus(60, 0.3, seed=1)
+    others = [list(pair) for pair in zip(references, a)]
+    found = significance.paired_bootstrap(references, a, others, metric="rougeL", num_draws=100)
+    assert found.a.score == found.b.score == 100.0 and not found.is_real
+
+
+def test_intervals_of_several_metrics_are_those_of_the_comparison():
+    """The same seed draws the same lines, so a comparison gives the same interval."""
+    references, a = corpus(80, 0.3, seed=4)
+    names = ("bleu", "rouge2", "repetition1")
+    scores, statistics = measured_scores(a, references, metrics=(*names, "distinct1"))
+    spans = significance.intervals(statistics, num_draws=200)
+    assert set(spans) == set(names)
+    for name in ("bleu", "rouge2"):
+        pair = significance.paired_bootstrap(a, a, references, metric=name, num_draws=200)
+        assert spans[name] == pair.a
+    assert spans["repetition1"].low < scores["repetition1"] < spans["repetition1"].high
+    assert significance.intervals({}) == {}
+
+
 def test_draws_follow_the_seed():
     references, a = corpus(30, 0.2, seed=5)
     _, b = corpus(30, 0.3, seed=5)
@@ -151,6 +174,15 @@ def test_one_length_and_empty_sources_make_one_group():
     assert len(rows) == 1 and rows[0]["exact_match"] == 0.5 and rows[0]["max_words"] == 0
 
 
+def test_sources_without_spaces_are_grouped_by_characters():
+    sources = ["我 爱 你", "我们今天去公园", "猫"]
+    rows = scores_by_length(sources, ["a", "b", "c"], ["a", "b", "x"], edges=(3,))
+    assert [(r["min_characters"], r["max_characters"]) for r in rows] == [(1, 1), (3, 7)]
+    assert length_table(rows)[0].startswith("source characters")
+    assert length_unit(["Das Wort 漢字 hat zwei Zeichen"]) == "words"
+    assert length_unit([]) == length_unit(["123 ..."]) == "words"
+
+
 # ---- tables --------------------------------------------------------------------------------------
 
 
@@ -163,3 +195,5 @@ def test_tables_line_up():
     assert aligned([]) == []
     assert format_value("eval/loss", 1.23456) == "1.2346"
     assert format_value("bleu", 31.414) == "31.41"
+    assert format_interval("novel2", (0.123456, 0.2)) == "  (95 %: 0.1235 to 0.2000)"
+    assert format_interval("loss", None) == ""
