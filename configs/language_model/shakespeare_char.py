@@ -4,7 +4,10 @@ r"""Tiny Shakespeare by characters: GPT of 4 layers, 128 wide, blocks of 64, 2,0
         --workdir=runs/shakespeare_char
     seqgen evaluate --workdir=runs/shakespeare_char --split=val --json
 
-DIR holds train.txt and val.txt.
+DIR holds train.txt and val.txt. Loss 1.713 (2.472 bits per character) over the whole val.txt in
+blocks of 64, seed 0, train.compute_dtype=float32. Steps, sizes and optimiser are the well-known
+small CPU setting of nanoGPT (1.88 there, estimated on 20 batches); positions are rotary instead of
+learned.
 """
 
 from ml_collections import ConfigDict

@@ -11,7 +11,7 @@ from seqgen.data.sources import Pair, Source, make_pair
 from seqgen.data.token_cache import TokenizedSplit, read_all, tokenize_split
 from seqgen.data.tokenizer import utf8
 from seqgen.data.tokenizer_store import Tokenizers
-from seqgen.data.training_set import Plan, TrainingSet, eval_plan, overlong, pair_ids
+from seqgen.data.training_set import TrainingSet, eval_plan, overlong, pair_ids
 from seqgen.errors import DataError
 from seqgen.types import UNK_ID, Batch, nearest
 
@@ -46,7 +46,7 @@ class TextData:
         self._sampling = sampling
         self._say = report or (lambda message: None)
         self._tokenized: dict[str, TokenizedSplit] = {}
-        self._training: TrainingSet | ContiguousText | None = None
+        self._training: Any = None  # TrainingSet or ContiguousText
         self.fingerprint = {
             "corpus": corpus_fingerprint(self.splits, cfg),
             "source_tokenizer": tokenizers.source.fingerprint,
@@ -214,7 +214,8 @@ class TextData:
             )
         return self.splits[split]
 
-    def _planned(self, rows_multiple: int, seed: int) -> tuple[TrainingSet, Plan]:
+    def _planned(self, rows_multiple: int, seed: int) -> tuple[Any, Any]:
+        """The training examples, and their own kind of plan."""
         if self._training is None:
             ids = self.tokenized("train")
             sample = self._sample if self._sampling else None
