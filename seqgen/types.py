@@ -84,6 +84,33 @@ class Batch:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class MaskedBatch:
+    """One micro-batch of text with hidden tokens, P places a row to tell them at.
+
+    Attributes:
+      text: what the encoder reads, some tokens hidden. The next-sentence head reads the first token
+        of a row, so rows with `next_weights` are not packed.
+      token_types: int32 [B, T]; 0 in a row's first text, 1 in its second.
+      masked_positions: int32 [B, P], columns of `text` that are to be told; 0 where nothing is.
+      labels: int32 [B, P], what stood there.
+      weights: float32 [B, P], 1 on real places, 0 on padding.
+      next_labels: int32 [B]; 0 = the second text follows the first, 1 = it does not.
+      next_weights: float32 [B], how many masked tokens the loss of a pair counts for. Where they
+        sum to what `weights` sum to in a step (all its micro-batches), the objective is the mean
+        over tokens plus the mean over pairs, as in Devlin et al. 2019, A.2; 0 = no pair.
+    """
+
+    text: Sequences
+    token_types: Array
+    masked_positions: Array
+    labels: Array
+    weights: Array
+    next_labels: Array
+    next_weights: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Encoded:
     """What an encoder hands to any decoder.
 

@@ -21,6 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": FOUNDATION | {"nn", "losses", "models.base"},
     "evaluation": FOUNDATION | {"nn", "losses", "decoding", "data", "models.base"},
     "launch": {"errors"},
+    "interop": FOUNDATION,
     "inference": FOUNDATION | {"nn", "losses", "models", "decoding", "data"},
 }
 DOORS = {

@@ -23,6 +23,7 @@ import math
 from seqgen.models import ModelConfig
 from seqgen.models.checks import encoded_dims
 from seqgen.models.config import (
+    NoDecoderConfig,
     NoEncoderConfig,
     RecurrentDecoderConfig,
     TransformerEncoderConfig,
@@ -54,6 +55,7 @@ def forward_flops(
       target_len: T, tokens of each target.
       beams: K, hypotheses a sentence; 1 in training.
     """
+    assert not isinstance(config.decoder, NoDecoderConfig), "counts models that write targets"
     source, target = batch * source_len, batch * beams * target_len
     total = 0
     for path, leaf in flatten(abstract).items():

@@ -1,9 +1,12 @@
-"""Architectures: recurrent and Transformer encoders and decoders, their union, decoders alone."""
+"""Architectures: recurrent and Transformer encoders and decoders, their union, either alone."""
+
+from typing import Any
 
 from seqgen.models.causal_lm import CausalLM
 from seqgen.models.checks import check_model
-from seqgen.models.config import ModelConfig, NoEncoderConfig
+from seqgen.models.config import ModelConfig, NoDecoderConfig, NoEncoderConfig
 from seqgen.models.encoder_decoder import EncoderDecoder
+from seqgen.models.masked_lm import MaskedLM
 from seqgen.nn.parameters import Definition
 
 __all__ = ["ModelConfig", "build_model", "check_model"]
@@ -21,7 +24,11 @@ def build_model(
     Raises:
       ConfigError: if the config contradicts itself or the vocabularies (`check_model`).
     """
-    model = CausalLM if isinstance(config.encoder, NoEncoderConfig) else EncoderDecoder
+    model: Any = EncoderDecoder
+    if isinstance(config.decoder, NoDecoderConfig):
+        model = MaskedLM
+    elif isinstance(config.encoder, NoEncoderConfig):
+        model = CausalLM
     return Definition(
         lambda rngs: model(
             config,

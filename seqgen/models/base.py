@@ -22,6 +22,25 @@ class DecodeOutput:
     attention: Array | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """A choice among V classes at T places of each row, with what it should have been.
+
+    Attributes:
+      hidden: [B, T, D] states ready for `kernel`.
+      kernel: [V, D].
+      bias: [V] or None.
+      labels: int32 [B, T].
+      weights: float32 [B, T], 0 where a place does not count.
+    """
+
+    hidden: Array
+    kernel: Array
+    bias: Array | None
+    labels: Array
+    weights: Array
+
+
 class Encoder(Protocol):
     """Embedded source sequences to `Encoded`. `key=None` means evaluation: no dropout.
 
@@ -107,7 +126,12 @@ class Decodable(Protocol):
 
 
 class Trainable(Protocol):
-    """What the training step needs of a model."""
+    """What the training step needs of a model.
+
+    One that predicts more than tokens has a method `predictions(batch, *, key=None)` beside it,
+    which gives name -> `Prediction`, that of the tokens first; the sum of their losses is trained
+    on, and the first one's weight divides it.
+    """
 
     def __call__(self, batch: Batch, *, key: Any = None) -> Array:
         """Teacher-forced hidden states [B, T, D], ready for the output layer."""

@@ -10,6 +10,7 @@ from seqgen.errors import ConfigError, labelled
 from seqgen.models.config import (
     EncodedDims,
     ModelConfig,
+    NoDecoderConfig,
     NoEncoderConfig,
     RecurrentDecoderConfig,
     RecurrentEncoderConfig,
@@ -33,10 +34,13 @@ def check_model(
     Raises:
       ConfigError: heads that do not divide the width, shared embeddings of unequal vocabularies,
         odd widths under sinusoidal or rotary positions, lengths beyond a learned position table, a
-        recurrent decoder that does not fit its encoder, or reads one where there is none.
+        recurrent decoder that does not fit its encoder, or reads one where there is none; neither
+        encoder nor decoder.
     """
     encoder, longest_row = config.encoder, ("data.max_target_len", max_target_len)
-    if isinstance(encoder, NoEncoderConfig):
+    if isinstance(config.decoder, NoDecoderConfig):
+        _check_no_decoder(config)
+    elif isinstance(encoder, NoEncoderConfig):
         _check_no_encoder(config, source_vocab_size, target_vocab_size)
         if encoder.source_prefix:
             both = max_source_len + max_target_len
@@ -67,8 +71,14 @@ def check_reads_sources(config: ModelConfig) -> None:
     """Refuse a model that has no place for the sources of the data it would be trained on.
 
     Raises:
-      ConfigError: it has no encoder, and its rows hold no sources either.
+      ConfigError: it has no encoder, and its rows hold no sources either; or it has no decoder.
     """
+    if isinstance(config.decoder, NoDecoderConfig):
+        _refuse(
+            "model.decoder.kind=none: a masked language model has no place for pairs",
+            ("choose", "a decoder, such as model.decoder.kind=transformer"),
+            ("to come", "data for masked language models: text without sources"),
+        )
     if isinstance(config.encoder, NoEncoderConfig) and not config.encoder.source_prefix:
         _refuse(
             "model.encoder.kind=none: a language model has no place for the sources of pairs",
@@ -91,6 +101,20 @@ def _check_no_encoder(config: ModelConfig, source_vocab: Any, target_vocab: Any)
             ("source", f"{source_vocab} tokens"),
             ("target", f"{target_vocab} tokens"),
             ("choose", "tokenizer.joint=true"),
+        )
+
+
+def _check_no_decoder(config: ModelConfig) -> None:
+    if isinstance(config.encoder, NoEncoderConfig):
+        _refuse(
+            "model.encoder.kind=none and model.decoder.kind=none: there is no model left",
+            ("either", "model.encoder.kind=transformer: a masked language model"),
+            ("or", "model.decoder.kind=transformer: a causal one"),
+        )
+    if config.tie_embeddings == "all":
+        _refuse(
+            "model.tie_embeddings=all shares the decoder's embedding, and there is no decoder",
+            ("choose", "model.tie_embeddings=target_output, or none"),
         )
 
 

@@ -5,7 +5,8 @@ How components are put together (`seqgen.models.encoder_decoder`): an encoder is
 an attribute `dims: EncodedDims`; a decoder is built as
 `Decoder(cfg, embed_dim=, encoded=EncodedDims, compute_dtype=, rngs=)` and returns hidden states of
 width `embed_dim`, ready for the output layer. Embedding (with its dropout) and output layer belong
-to `TargetSide`, from which `EncoderDecoder` and `CausalLM` (no encoder) are made.
+to `TargetSide`, from which `EncoderDecoder` and `CausalLM` (no encoder) are made; `MaskedLM` (no
+decoder) has its own.
 """
 
 import dataclasses
@@ -63,6 +64,13 @@ class _TransformerConfig:
     norm: str = option("layernorm", help="normalisation", choices=("layernorm", "rmsnorm"))
     norm_position: str = option(
         "post", help="after each residual sum, or before each sub-layer", choices=("post", "pre")
+    )
+    norm_epsilon: float | None = option(
+        None,
+        help="added to the variance; none = 1e-5 for layernorm (GPT-2), 1e-6 for rmsnorm; BERT has "
+        "1e-12",
+        minimum=0.0,
+        maximum=0.1,
     )
     positions: str = option(
         "sinusoidal", help="position signal", choices=("sinusoidal", "learned", "rotary")
@@ -183,8 +191,21 @@ class RecurrentDecoderConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class NoDecoderConfig:
+    """No decoder: an encoder alone that tells masked tokens, such as BERT."""
+
+    kind: str = option("none", help="no decoder", choices=("none",))
+    num_token_types: int = option(
+        2, help="kinds of text in one row, each with an embedding of its own", minimum=1, maximum=16
+    )
+    next_sentence: bool = option(
+        True, help="a head that tells from the first token whether two texts belong together"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Any encoder with any decoder, or a decoder alone."""
+    """Any encoder with any decoder, or either of them alone."""
 
     embed_dim: int = option(
         512, help="embedding width; also the Transformer's width", minimum=1, maximum=65536
@@ -200,6 +221,6 @@ class ModelConfig:
     encoder: TransformerEncoderConfig | RecurrentEncoderConfig | NoEncoderConfig = option(  # noqa: RUF009
         TransformerEncoderConfig(), help="encoder, or none"
     )
-    decoder: TransformerDecoderConfig | RecurrentDecoderConfig = option(  # noqa: RUF009
-        TransformerDecoderConfig(), help="decoder"
+    decoder: TransformerDecoderConfig | RecurrentDecoderConfig | NoDecoderConfig = option(  # noqa: RUF009
+        TransformerDecoderConfig(), help="decoder, or none"
     )

@@ -49,8 +49,9 @@ class _Stack(nnx.Module):
             cfg.num_layers,
             scan=cfg.scan_layers,
         )
+        norm = {"use_bias": cfg.bias, "epsilon": cfg.norm_epsilon}
         pre_norm = cfg.norm_position == "pre"
-        self.final_norm = build_norm(cfg.norm, embed_dim, use_bias=cfg.bias) if pre_norm else None
+        self.final_norm = build_norm(cfg.norm, embed_dim, **norm) if pre_norm else None
         learned = cfg.positions == "learned"
         self.learned_positions = (
             LearnedPositions(cfg.max_positions, embed_dim, rngs=rngs) if learned else None

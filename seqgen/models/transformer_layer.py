@@ -78,7 +78,7 @@ class TransformerLayer(nnx.Module):
             )
 
         def norm() -> Any:
-            return build_norm(cfg.norm, dim, use_bias=cfg.bias)
+            return build_norm(cfg.norm, dim, use_bias=cfg.bias, epsilon=cfg.norm_epsilon)
 
         self.pre_norm, self.dropout_rate = cfg.norm_position == "pre", cfg.dropout_rate
         self.self_attention = attention(dim, rotary=cfg.positions == "rotary")

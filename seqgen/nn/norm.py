@@ -95,10 +95,13 @@ class RMSNorm(nnx.Module):
         return _rms_norm(x, self.scale[...], self.epsilon)
 
 
-def build_norm(kind: str, dim: int, *, use_bias: bool = True) -> LayerNorm | RMSNorm:
-    """The norm that a config names: 'layernorm' or 'rmsnorm'."""
+def build_norm(
+    kind: str, dim: int, *, use_bias: bool = True, epsilon: float | None = None
+) -> LayerNorm | RMSNorm:
+    """The norm that a config names: 'layernorm' or 'rmsnorm'; None is its own usual epsilon."""
+    options = {} if epsilon is None else {"epsilon": epsilon}
     if kind == "rmsnorm":
-        return RMSNorm(dim)
+        return RMSNorm(dim, **options)
     if kind == "layernorm":
-        return LayerNorm(dim, use_bias=use_bias)
+        return LayerNorm(dim, use_bias=use_bias, **options)
     raise ValueError(f"unknown norm {kind!r}: layernorm or rmsnorm")

@@ -20,6 +20,7 @@ from jax import lax
 
 from seqgen.losses import vocabulary_loss
 from seqgen.metrics import WeightedMean
+from seqgen.models.base import Prediction
 from seqgen.nn.dropout import make_key
 from seqgen.nn.parameters import Definition
 from seqgen.training.compilation import CompiledStep, CompileReport
@@ -27,8 +28,9 @@ from seqgen.training.config import OptimizerConfig, TrainConfig
 from seqgen.training.optimizer import learning_rate
 from seqgen.training.sharding import Layout
 from seqgen.training.state import TrainState
-from seqgen.types import Array, Batch, Params, PyTree
+from seqgen.types import Array, Batch, MaskedBatch, Params, PyTree
 
+AnyBatch = Batch | MaskedBatch
 Metrics = dict[str, Array]
 LossFunction = Callable[..., tuple[Array, dict[str, Array]]]
 SUMS = ("loss", "nll", "correct", "weight")
@@ -39,33 +41,43 @@ def make_loss(
 ) -> LossFunction:
     """`loss(params, batch, key) -> (objective sum, {'loss', 'nll', 'correct', 'weight'} sums)`.
 
-    `key=None` is evaluation: no dropout, label smoothing, z-loss or scheduled sampling.
+    `key=None` is evaluation: no dropout, label smoothing, z-loss or scheduled sampling. Of a model
+    that predicts more than tokens (`Trainable`), the objective is the sum of all losses, the other
+    sums are those of its tokens.
     """
 
-    def loss(params: Params, batch: Batch, key: Any) -> tuple[Array, dict[str, Array]]:
-        model = definition.bind(params)
+    def loss(params: Params, batch: AnyBatch, key: Any) -> tuple[Array, dict[str, Array]]:
+        sums = [
+            vocabulary_loss(
+                prediction.hidden,
+                prediction.kernel,
+                prediction.bias,
+                prediction.labels,
+                prediction.weights,
+                label_smoothing=0.0 if key is None else train_cfg.label_smoothing,
+                z_loss=0.0 if key is None else train_cfg.z_loss,
+                compute_dtype=compute_dtype,
+                chunk_tokens=train_cfg.loss_chunk_tokens or prediction.labels.size,
+            )
+            for prediction in predictions(definition.bind(params), batch, key)
+        ]
+        total, tokens = sum((part.loss for part in sums[1:]), sums[0].loss), sums[0]
+        return total, {
+            "loss": total,
+            "nll": tokens.nll,
+            "correct": tokens.correct,
+            "weight": tokens.weight,
+        }
+
+    def predictions(model: Any, batch: Any, key: Any) -> list[Prediction]:
+        if hasattr(model, "predictions"):
+            return list(model.predictions(batch, key=key).values())
         options: dict[str, Any] = {}
         if key is not None and train_cfg.teacher_forcing_rate < 1.0:
             options["teacher_forcing_rate"] = train_cfg.teacher_forcing_rate
         hidden = model(batch, key=key, **options)
         kernel, bias = model.output_kernel()
-        sums = vocabulary_loss(
-            hidden,
-            kernel,
-            bias,
-            batch.labels,
-            batch.weights,
-            label_smoothing=0.0 if key is None else train_cfg.label_smoothing,
-            z_loss=0.0 if key is None else train_cfg.z_loss,
-            compute_dtype=compute_dtype,
-            chunk_tokens=train_cfg.loss_chunk_tokens or batch.labels.size,
-        )
-        return sums.loss, {
-            "loss": sums.loss,
-            "nll": sums.nll,
-            "correct": sums.correct,
-            "weight": sums.weight,
-        }
+        return [Prediction(hidden, kernel, bias, batch.labels, batch.weights)]
 
     return loss
 
@@ -162,7 +174,7 @@ def make_train_step(
     abstract: TrainState,
     wrap: Callable[[str], Any] = contextlib.nullcontext,
     report: Callable[[CompileReport], None] = lambda report: None,
-) -> Callable[[TrainState, Sequence[Batch]], tuple[TrainState, Metrics]]:
+) -> Callable[[TrainState, Sequence[AnyBatch]], tuple[TrainState, Metrics]]:
     """`step(state, micro_batches) -> (state, metrics)`; the state is donated.
 
     Metrics are device scalars: means 'loss', 'nll', 'accuracy' over real tokens, their 'weight',
@@ -185,12 +197,12 @@ def make_train_step(
     places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     build = functools.partial(CompiledStep, wrap=wrap, report=report, layout=layout)
 
-    def fused(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def fused(state: TrainState, batch: AnyBatch) -> tuple[TrainState, Metrics]:
         key = make_key(state.key, step=state.step, micro_batch=0)
         grads, sums = jax.grad(loss, has_aux=True)(state.params, batch, key)
         return update(state, grads, sums)
 
-    def add(total: PyTree, params: Params, key: Array, step: Array, index: Array, batch: Batch):
+    def add(total: PyTree, params: Params, key: Array, step: Array, index: Array, batch: AnyBatch):
         key = make_key(key, step=step, micro_batch=index)
         grads, sums = jax.grad(loss, has_aux=True)(params, batch, key)
         return jax.tree.map(jnp.add, total, (grads, sums))
@@ -207,7 +219,7 @@ def make_train_step(
             donate_argnums=(0,),
         )
 
-        def single(state: TrainState, batches: Sequence[Batch]) -> tuple[TrainState, Metrics]:
+        def single(state: TrainState, batches: Sequence[AnyBatch]) -> tuple[TrainState, Metrics]:
             (batch,) = batches
             batch = jax.device_put(batch, layout.rows)
             return program(state, batch, shape_of=batch)
@@ -236,7 +248,7 @@ def make_train_step(
     )
     empty = [jax.device_put(zeros, total_places, may_alias=False)]
 
-    def several(state: TrainState, batches: Sequence[Batch]) -> tuple[TrainState, Metrics]:
+    def several(state: TrainState, batches: Sequence[AnyBatch]) -> tuple[TrainState, Metrics]:
         total = empty.pop()
         for index, batch in enumerate(batches):
             batch = jax.device_put(batch, layout.rows)
@@ -252,12 +264,12 @@ def make_train_step(
 
 def make_eval_step(
     definition: Definition, *, train_cfg: TrainConfig, layout: Layout, compute_dtype: str
-) -> Callable[[Params, Batch], dict[str, WeightedMean]]:
+) -> Callable[[Params, AnyBatch], dict[str, WeightedMean]]:
     """`evaluate(params, batch)`: 'loss' (= nll, in nats) and 'accuracy' over real tokens."""
     loss = make_loss(definition, train_cfg, compute_dtype=compute_dtype)
 
     @jax.jit
-    def evaluate(params: Params, batch: Batch) -> dict[str, WeightedMean]:
+    def evaluate(params: Params, batch: AnyBatch) -> dict[str, WeightedMean]:
         with layout.activations():
             _, sums = loss(params, batch, None)
         return {

@@ -50,6 +50,14 @@ def test_constant_vectors_stay_finite():
         assert jnp.isfinite(jax.grad(lambda x, norm=norm: norm(x).sum())(x)).all()
 
 
+@pytest.mark.parametrize("kind", ["layernorm", "rmsnorm"])
+def test_the_given_epsilon_counts_for_vectors_of_little_variance(kind):
+    x = jnp.asarray([[1e-4, -1e-4, 1e-4, -1e-4]], jnp.float32)
+    np.testing.assert_allclose(build_norm(kind, 4, epsilon=1e-12)(x), jnp.sign(x), atol=1e-3)
+    assert jnp.abs(build_norm(kind, 4)(x)).max() < 0.2
+    assert jnp.abs(build_norm(kind, 4, epsilon=0.01)(x)).max() < 0.01
+
+
 def test_unknown_kind():
     with pytest.raises(ValueError, match="batchnorm"):
         build_norm("batchnorm", 4)

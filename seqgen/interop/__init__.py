@@ -1,0 +1,1 @@
+"""What other libraries call things that are ours too."""
