@@ -105,8 +105,11 @@ def convert(leaf: Leaf, value: Any, *, path: str, origin: Origin, now: Any = Non
 def bad_value(leaf: Leaf, value: Any, *, path: str, origin: Origin, now: Any) -> ConfigError:
     """The error for a value that `leaf` does not take."""
     details = [*origin.lines(path), labelled("it takes", f"{leaf}   (now {show(now)})")]
-    if leaf.choices is not None and isinstance(value, str):
-        guess = nearest(value, [str(choice) for choice in leaf.choices])
+    if leaf.choices is not None and isinstance(value, (str, tuple, list)):
+        known = [str(choice) for choice in leaf.choices]
+        items = [value] if isinstance(value, str) else value
+        wrong = [str(item) for item in items if str(item) not in known and ":" not in str(item)]
+        guess = nearest(wrong[0], known) if wrong else None
         details += [labelled("did you mean", guess)] if guess else []
     return ConfigError(f"bad value for  {path}: {show(value)}", details=details)
 

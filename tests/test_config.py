@@ -192,8 +192,11 @@ error: bad value for  model.encoder.kind: lstn
     "--config.evaluation.metrics=bleu,rouge": """\
 error: bad value for  evaluation.metrics: bleu,rouge
   you typed      --config.evaluation.metrics=bleu,rouge
-  it takes       comma-separated, of bleu, chrf, ter, exact_match or module:name   \
-(now bleu,chrf,exact_match)""",
+  it takes       comma-separated, of bleu, chrf, ter, exact_match, rouge1, rouge2, rougeL, \
+rougeLsum, copied1, copied2, copied3, copied4, novel1, novel2, novel3, novel4, repetition1, \
+repetition2, repetition3, repetition4, distinct1, distinct2, length_ratio or module:name   \
+(now bleu,chrf,exact_match)
+  did you mean   rougeL""",
     "--config.model=tiny": """\
 error: model holds further keys; to replace it whole, give them as a dict
   you typed      --config.model=tiny
