@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from seqgen.benchmarking import plots
+from seqgen.benchmarking import answers, plots
 from seqgen.benchmarking.curves import AXES, SHARES, at_equal, common_budget
 from seqgen.benchmarking.page import FIGURES, Block, to_html, to_markdown
 from seqgen.benchmarking.results import FILE_NAME, Change, Results, Row
@@ -50,6 +50,7 @@ def write(
     blocks = _head(results, note=note, drawn=drawn)
     if against:
         blocks += _change_blocks(changes, against)
+    blocks += answers.answer_blocks(rows)
     shown = figures if drawn else []
     for part, title in PARTS.items():
         found = [row for row in rows if row["what"] == part]
