@@ -43,8 +43,12 @@ def pairs():
     yield {"source": "b\x00", "target": ""}
 
 
+def records():
+    yield from ({**pair, "references": ""} for pair in pairs())
+
+
 def test_prepared_directory_is_read_without_tensorflow(tmp_path):
-    write_records(tmp_path, splits={"train": pairs, "test": pairs})
+    write_records(tmp_path, splits={"train": records, "test": records})
     splits = open_splits(DataConfig(source="tfds", dir=str(tmp_path)))
     assert set(splits) == {"train", "test"}
     assert [splits["train"][i] for i in range(2)] == list(pairs())
@@ -88,7 +92,7 @@ def test_everything_else_ends_with_the_way_out(tmp_path, options, message):
 
 
 def test_missing_field_and_wrong_format_are_told(tmp_path):
-    write_records(tmp_path, splits={"train": pairs})
+    write_records(tmp_path, splits={"train": records})
     with pytest.raises(DataError, match="did you mean   source"):
         open_splits(DataConfig(source="tfds", dir=str(tmp_path), source_field="sorce"))
     info = next(tmp_path.glob("**/dataset_info.json"))
