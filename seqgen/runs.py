@@ -14,6 +14,7 @@ from seqgen.errors import ConfigError, DataError
 from seqgen.evaluation import evaluators
 from seqgen.inference import Generator, one_line
 from seqgen.models import build_model
+from seqgen.models.config import NoEncoderConfig
 from seqgen.nn.parameters import Definition
 from seqgen.nn.quantization import inference_params
 from seqgen.training.checkpoint_reader import CheckpointReader
@@ -141,8 +142,9 @@ def make_generator(
     def limit(part: Any) -> int | None:
         return part.max_positions if getattr(part, "positions", "") == "learned" else None
 
-    source_limit, target_limit = limit(cfg.model.encoder), limit(cfg.model.decoder)
-    if target_limit is not None and getattr(cfg.model.encoder, "source_prefix", False):
+    encoder = cfg.model.encoder
+    source_limit, target_limit = limit(encoder), limit(cfg.model.decoder)
+    if target_limit is not None and getattr(encoder, "source_prefix", False):
         source_limit = cfg.data.max_source_len  # both stand in the decoder's table
         target_limit -= source_limit
     return Generator(
@@ -153,6 +155,7 @@ def make_generator(
         cfg.decode,
         max_source_len=source_limit,
         max_target_len=target_limit,
+        reads_prompts=isinstance(encoder, NoEncoderConfig) and not encoder.source_prefix,
     )
 
 

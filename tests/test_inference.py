@@ -71,7 +71,7 @@ def test_a_position_table_that_holds_both_sides_limits_both():
     toy = make()
     made = make_generator(cfg, toy.definition, toy.params, Tokenizers(Letters(), Letters()))
     source = len(made._encode_source("a" * 50, 0, made.decode_config))
-    assert (source, len(made._encode_target("a" * 50, 0))) == (12, 28)
+    assert (source, len(made._encode_target("a" * 50, 0, behind=[], include_eos=True))) == (12, 28)
 
 
 def test_answers_stand_in_the_order_of_the_lines(generator):

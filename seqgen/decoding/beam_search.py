@@ -9,11 +9,13 @@ from seqgen.decoding.config import SearchShape, SearchValues
 from seqgen.decoding.constraints import token_rules
 from seqgen.decoding.hypotheses import Hypotheses
 from seqgen.decoding.length_penalty import best_attainable_score, length_penalty
+from seqgen.decoding.prompts import Prompt
 from seqgen.decoding.shrinking import run_shrinking, take_sentences
 from seqgen.decoding.stepping import next_logits, write_tokens
+from seqgen.decoding.stops import follow
 from seqgen.decoding.top_tokens import top_tokens
 from seqgen.models.base import Decodable
-from seqgen.types import EOS_ID, PAD_ID, Array, Encoded, PyTree
+from seqgen.types import BOS_ID, EOS_ID, PAD_ID, Array, Encoded, PyTree
 
 
 @jax.tree_util.register_dataclass
@@ -32,6 +34,8 @@ class BeamState:
       num_finished: int32 [B], finished hypotheses met so far.
       done: bool [B], nothing more is searched for this sentence.
       limits: int32 [B], most tokens of an answer.
+      first_ids: int32 [B], what the first step reads.
+      stop_states: int32 [B, K] of `stops.follow`; None without a prompt.
       model: the decoder's own state.
     """
 
@@ -45,6 +49,8 @@ class BeamState:
     num_finished: Array
     done: Array
     limits: Array
+    first_ids: Array
+    stop_states: Array | None
     model: PyTree
 
 
@@ -56,6 +62,7 @@ def beam_search(
     shape: SearchShape,
     values: SearchValues,
     max_len: int,
+    prompt: Prompt | None = None,
 ) -> Hypotheses:
     """The N best hypotheses of a beam of K, by log-probability over length penalty.
 
@@ -69,6 +76,7 @@ def beam_search(
       shape: kinds and sizes.
       values: numbers.
       max_len: T, room for the tokens of one hypothesis; at least every limit.
+      prompt: what the answers go on from; without one they begin behind BOS and end with EOS.
     """
     batch, beams = limits.shape[0], shape.num_beams
     answers = shape.num_return_sequences
@@ -83,15 +91,25 @@ def beam_search(
         num_finished=jnp.zeros((batch,), jnp.int32),
         done=jnp.zeros((batch,), bool),
         limits=limits,
+        first_ids=jnp.full((batch,), BOS_ID) if prompt is None else prompt.first_ids,
+        stop_states=None if prompt is None else jnp.zeros((batch, beams), jnp.int32),
         model=model.init_decode(encoded, max_len=max_len, num_beams=beams),
     )
 
     def step(state: BeamState) -> BeamState:
-        logits, model_state = next_logits(model, state.model, state.live_ids, state.position)
+        logits, model_state = next_logits(
+            model, state.model, state.live_ids, state.position, state.first_ids
+        )
         log_probs, parents, tokens = _best_continuations(logits, state, values)
-        is_eos = tokens == EOS_ID
-        state = _keep_finished(state, log_probs, parents, is_eos, shape, values)
-        state = _advance(state, log_probs, parents, tokens, is_eos, model, model_state)
+        ends, stop_states = tokens == EOS_ID, None
+        if prompt is not None:
+            assert state.stop_states is not None
+            begun = jnp.take_along_axis(state.stop_states, parents, axis=1)
+            stop_states, stopped = follow(prompt.stops, begun, tokens)
+            ends = ends | stopped | (state.position + 1 >= state.limits)[:, None]
+        state = _keep_finished(state, log_probs, parents, tokens, ends, shape, values)
+        continuations = log_probs, parents, tokens, stop_states
+        state = _advance(state, continuations, ends, model, model_state)
         return _mark_done(state, shape, values)
 
     found, final = run_shrinking(
@@ -129,18 +147,19 @@ def _keep_finished(
     state: BeamState,
     log_probs: Array,
     parents: Array,
-    is_eos: Array,
+    tokens: Array,
+    ends: Array,
     shape: SearchShape,
     values: SearchValues,
 ) -> BeamState:
     """Merge the hypotheses that end now into the N best finished ones."""
     beams = shape.num_beams
-    ends = is_eos[:, :beams] & jnp.isfinite(log_probs[:, :beams]) & ~state.done[:, None]
+    ends = ends[:, :beams] & jnp.isfinite(log_probs[:, :beams]) & ~state.done[:, None]
     length = state.position + 1
     penalty = length_penalty(length, values.length_penalty, kind=shape.length_penalty_kind)
     new_log_probs = jnp.where(ends, log_probs[:, :beams], -jnp.inf)
     new_ids = jnp.take_along_axis(state.live_ids, parents[:, :beams, None], axis=1)
-    new_ids = write_tokens(new_ids, EOS_ID, state.position)
+    new_ids = write_tokens(new_ids, tokens[:, :beams], state.position)
     # Old ones stand first, so that a tie keeps the hypothesis that was found first.
     scores, places = jax.lax.top_k(
         jnp.concatenate([state.scores, new_log_probs / penalty], axis=1), state.scores.shape[1]
@@ -163,24 +182,25 @@ def _keep_finished(
 
 def _advance(
     state: BeamState,
-    log_probs: Array,
-    parents: Array,
-    tokens: Array,
-    is_eos: Array,
+    continuations: tuple[Array, Array, Array, Array | None],
+    ends: Array,
     model: Decodable,
     model_state: PyTree,
 ) -> BeamState:
     """Let the K best continuations that do not end live on."""
+    log_probs, *others = continuations
     beams = state.live_ids.shape[1]
-    live_log_probs, places = jax.lax.top_k(jnp.where(is_eos, -jnp.inf, log_probs), beams)
-    parents = jnp.take_along_axis(parents, places, axis=1)
-    tokens = jnp.take_along_axis(tokens, places, axis=1)
+    live_log_probs, places = jax.lax.top_k(jnp.where(ends, -jnp.inf, log_probs), beams)
+    parents, tokens, stop_states = jax.tree.map(
+        lambda leaf: jnp.take_along_axis(leaf, places, axis=1), others
+    )
     live_ids = jnp.take_along_axis(state.live_ids, parents[:, :, None], axis=1)
     return dataclasses.replace(
         state,
         position=state.position + 1,
         live_ids=write_tokens(live_ids, tokens, state.position),
         live_log_probs=live_log_probs,
+        stop_states=stop_states,
         model=model.reorder(model_state, parents),
     )
 

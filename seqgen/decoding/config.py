@@ -92,6 +92,12 @@ class DecodeConfig:
         2.0, minimum=0.0, maximum=100.0, help="limit = ratio * tokens of the own source + offset"
     )
     max_length_offset: int = option(10, minimum=1, help="see max_length_ratio")
+    max_new_tokens: int = option(
+        256, minimum=1, help="language models: at most so many tokens after a prompt"
+    )
+    stop: tuple[str, ...] = option(
+        (), help="language models: texts before which an answer is cut; it ends when it holds one"
+    )
     suppress_unk: bool = option(False, help="never generate the unknown token")
     do_sample: bool = option(False, help="draw tokens from the model's distribution")
     temperature: float = option(
@@ -120,6 +126,10 @@ class DecodeConfig:
             raise ConfigError(
                 f"do_sample with num_beams={self.num_beams}",
                 details=["sampling needs num_beams=1", "for several: num_return_sequences"],
+            )
+        if not all(isinstance(text, str) and text for text in self.stop):
+            raise ConfigError(
+                f"bad value for  stop: {self.stop!r}", details=["it takes       texts, none empty"]
             )
         if self.max_length and self.min_length >= self.max_length:
             raise ConfigError(
@@ -162,6 +172,9 @@ class DecodeConfig:
             overrides.setdefault("num_beams", 1)
         elif overrides.get("num_beams", 1) != 1:
             overrides.setdefault("do_sample", False)
+        if "stop" in overrides:
+            stop = overrides["stop"]
+            overrides["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
         return dataclasses.replace(self, **overrides)
 
     def shape(self) -> SearchShape:

@@ -27,6 +27,7 @@ from seqgen.errors import ConfigError
         ({"do_sample": True, "num_beams": 4}, "num_return_sequences"),
         ({"num_return_sequences": 3, "num_beams": 2}, "raise num_beams"),
         ({"num_return_sequences": 2}, "or set do_sample"),
+        ({"stop": ("\n", "")}, "texts, none empty"),
     ],
 )
 def test_bad_options_say_why(options, message):
@@ -40,10 +41,11 @@ def test_misspelt_option_names_the_nearest():
 
 
 def test_every_option_is_read():
-    """Each field is a kind or size, a value, or used to form batches."""
+    """Each field is a kind or size, a value, used to form batches, or part of a prompt."""
     parts = {f.name for part in (SearchShape, SearchValues) for f in dataclasses.fields(part)}
     batching = {"seed", "max_source_length", "batch_size", "batch_tokens"}
-    assert parts | batching == {field.name for field in dataclasses.fields(DecodeConfig)}
+    prompts = {"max_new_tokens", "stop"}
+    assert parts | batching | prompts == {field.name for field in dataclasses.fields(DecodeConfig)}
 
 
 def test_values_do_not_compile_again():
