@@ -356,7 +356,7 @@ class Generator:
         place = find_stop(spelt, stop)
         text = spelt[:place].decode("utf-8", "replace")
         # Words carry the space before them, and some tokenizers take it off a text's first word.
-        if not begun and not tokenizer.decode(ids).startswith(" "):
+        if not begun and tokenizer.decode(ids) != spelt.decode("utf-8", "replace"):
             text = text.removeprefix(" ")
         return text, place is not None
 

@@ -198,6 +198,10 @@ def test_options_are_checked_at_the_call(generator):
         generator.stream(["a"], num_beans=2)
     with pytest.raises(ConfigError, match="top_p"):
         generator.generate(["a"], top_p=7.0)
+    with pytest.raises(ConfigError, match="stop: read only by language models"):
+        generator.generate(["a"], stop="b")
+    with pytest.raises(ValueError, match="give both"):
+        generator.score(["a"])
 
 
 def test_few_shapes_are_compiled():

@@ -1,4 +1,8 @@
-"""`seqgen generate`: lines of text in, lines of text out, in order."""
+"""`seqgen generate`: lines of text in, lines of text out, in order.
+
+Of a language model the lines are prompts, and what comes out is how they go on. There a line may
+hold any text: line breaks, tabs and backslashes are escaped in both directions.
+"""
 
 import argparse
 from typing import Any
@@ -6,13 +10,16 @@ from typing import Any
 from seqgen.cli.arguments import add_run_arguments, add_verb, parse_checkpoint, require_run
 from seqgen.cli.counter import line_counter
 from seqgen.cli.evaluate import add_search_arguments, search_options
-from seqgen.cli.text_files import output, read_lines
+from seqgen.cli.text_files import escape, output, read_lines, unescape
+from seqgen.errors import ConfigError
 
 EXAMPLES = """\
 echo "forty two" | seqgen generate --workdir=runs/quickstart
 seqgen generate --workdir=RUN --input=test.en --output=test.hyp --num_beams=5
 seqgen generate --workdir=RUN --num_beams=5 --num_return_sequences=5 --scores < test.en
-seqgen generate --workdir=RUN --do_sample --temperature=0.8 --top_p=0.9 --seed=1 < test.en"""
+seqgen generate --workdir=RUN --do_sample --temperature=0.8 --top_p=0.9 --seed=1 < test.en
+seqgen generate --workdir=LM --prompt='ROMEO:\\n' --do_sample --max_new_tokens=100 --stop='\\n\\n'
+seqgen generate --workdir=LM --input=prompts.txt --do_sample --num_return_sequences=3"""
 
 
 def add_parser(verbs: Any) -> None:
@@ -20,13 +27,19 @@ def add_parser(verbs: Any) -> None:
     parser = add_verb(
         verbs,
         "generate",
-        summary="Answer lines of text. Each input line gives num_return_sequences output lines, "
-        "best first.",
+        summary="Answer lines of text, or go on from prompts with a language model. Each input "
+        "line gives num_return_sequences output lines, best first.",
         examples=EXAMPLES,
         run=run,
     )
     add_run_arguments(parser)
     parser.add_argument("--input", default="-", metavar="FILE", help="- is stdin (default)")
+    parser.add_argument(
+        "--prompt",
+        metavar="TEXT",
+        help="language models: one prompt, in place of --input; the text that follows is printed "
+        "as it is, several with an empty line between them",
+    )
     parser.add_argument("--output", default="-", metavar="FILE", help="- is stdout (default)")
     add_search_arguments(parser)
     parser.add_argument(
@@ -39,6 +52,16 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument(
         "--max_length_offset", type=int, metavar="TOKENS", help="... and so many more"
+    )
+    parser.add_argument(
+        "--max_new_tokens", type=int, metavar="TOKENS", help="language models: longest text"
+    )
+    parser.add_argument(
+        "--stop",
+        action="append",
+        type=unescape,
+        metavar="TEXT",
+        help="language models: the text ends before TEXT (\\n is a newline); may be given again",
     )
     parser.add_argument(
         "--length_penalty_kind", metavar="KIND", help="length, wu or none (docs/decoding.md)"
@@ -67,7 +90,15 @@ def add_parser(verbs: Any) -> None:
 
 
 _OPTIONS = (
-    *("num_return_sequences", "min_length", "max_length", "max_length_ratio", "max_length_offset"),
+    *(
+        "max_new_tokens",
+        "stop",
+        "num_return_sequences",
+        "min_length",
+        "max_length",
+        "max_length_ratio",
+        "max_length_offset",
+    ),
     *("length_penalty_kind", "early_stopping", "suppress_unk", "do_sample", "temperature"),
     *("top_k", "top_p", "seed", "batch_size", "batch_tokens", "max_source_length"),
 )
@@ -88,15 +119,26 @@ def run(args: argparse.Namespace) -> int:
         compute_dtype=args.compute_dtype,
         quantize=args.quantize,
     )
+    lines, write = read_lines(args.input), one_line
+    if generator.reads_prompts:
+        lines, write = map(unescape, lines), escape
+    if args.prompt is not None:
+        if not generator.reads_prompts or args.input != "-":
+            raise ConfigError(
+                "--prompt is one prompt of a language model",
+                details=["else           --input=FILE, or lines on stdin"],
+            )
+        lines, write = iter([unescape(args.prompt)]), str
+    between = "\n" if write is str else ""
     with (
         output(args.output) as file,
         line_counter("answered", enabled=args.output != "-") as progress,
     ):
-        answers = generator.stream(read_lines(args.input), progress=progress, **options)
+        answers = generator.stream(lines, progress=progress, **options)
         for hypotheses in answers:
-            for hypothesis in hypotheses:
+            for number, hypothesis in enumerate(hypotheses):
                 score = f"{hypothesis.score:.6f}\t" if args.scores else ""
-                file.write(f"{score}{one_line(hypothesis.text)}\n")
+                file.write(f"{between if number else ''}{score}{write(hypothesis.text)}\n")
             if args.output == "-":
                 file.flush()
     return 0
