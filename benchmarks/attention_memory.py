@@ -35,7 +35,8 @@ GIB = 2**30
 
 def limit_memory(gib: float) -> None:
     """What the system refuses: private writable memory (heap and anonymous maps) beyond `gib`."""
-    resource.setrlimit(resource.RLIMIT_DATA, (int(gib * GIB),) * 2)
+    limit = int(gib * GIB)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def build_step(kernel: str, length: int, options: argparse.Namespace):
@@ -188,29 +189,75 @@ def measure(part: str, options: argparse.Namespace) -> list[dict]:
     return [in_child("train", part, options.length, options)]
 
 
+def table(head: list[str], rows: list[list[str]]) -> list[str]:
+    """Lines of Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines] + [""]
+
+
+def by_length(rows: list[dict], field: str) -> dict[int, list[float]]:
+    """Length -> `field` of the plain and of the blocked kernel, where both have it."""
+    lengths = sorted({row["length"] for row in rows})
+    found = {
+        length: [row[field] for row in rows if row["length"] == length and field in row]
+        for length in lengths
+    }
+    return {length: values for length, values in found.items() if len(values) == len(KERNELS)}
+
+
+def training_line(row: dict) -> str:
+    """How one of the limited trainings went."""
+    what = f"`{row['kernel']}` at length {row['length']:,}"
+    if "error" in row:
+        return f"- {what}: refused. `{row['error']}`"
+    first, last, peak = row["losses"][0], row["losses"][-1], row["peak_resident_bytes"] / 2**20
+    return (
+        f"- {what}: {len(row['losses'])} steps, loss {first:.4f} to {last:.4f}, "
+        f"{sorted(row['seconds'])[len(row['seconds']) // 2]} s a step (median), "
+        f"peak resident memory {peak:,.0f} MiB."
+    )
+
+
 def report(results: dict) -> str:
     """README.md of the results folder."""
     lines = ["# Attention kernels: memory and speed", ""]
     lines += ["Made by `python benchmarks/attention_memory.py`; raw numbers in `result.json`.", ""]
-    for part, entry in results.items():
-        lines += [f"## {part}", "", f"{entry['date']}, `{entry['command']}`", ""]
-        lines += [f"{entry['machine']}", ""]
-        shown = [key for key in entry["rows"][0] if key not in ("losses", "seconds")]
-        lines += ["| " + " | ".join(shown) + " |", "|" + "---|" * len(shown)]
-        for row in entry["rows"]:
-            lines.append("| " + " | ".join(str(row.get(key, "")) for key in shown) + " |")
-            if "losses" in row:
-                lines += ["", f"{row['kernel']}: losses {row['losses']}, seconds {row['seconds']}"]
-        if part == "agree" and all("losses" in row for row in entry["rows"]):
-            pairs = zip(*(row["losses"] for row in entry["rows"]), strict=True)
-            lines += ["", f"Greatest difference: {max(abs(a - b) for a, b in pairs):.2e}"]
+    for entry in list(results.values())[:1]:
+        lines += [f"{entry['date'][:10]}, {entry['machine'].partition(', load')[0]}, float32.", ""]
+    if "curve" in results:
+        lines += ["## Temporary memory of the training step (8 layers, 8 heads, one row)", ""]
+        rows = [
+            [
+                f"{length:,}",
+                *(f"{b / 2**20:,.0f} MiB" for b in values),
+                f"{values[0] / values[1]:.0f}",
+            ]
+            for length, values in by_length(results["curve"]["rows"], "temp_bytes").items()
+        ]
+        lines += table(["length", "plain", "blocked", "plain / blocked"], rows)
+    if "speed" in results:
+        lines += ["## One causal layer with its gradient (8 heads of 64, one row), median", ""]
+        rows = [
+            [f"{length:,}", *(f"{1e3 * s:,.1f} ms" for s in values), f"{values[0] / values[1]:.2f}"]
+            for length, values in by_length(results["speed"]["rows"], "median_seconds").items()
+        ]
+        lines += table(["length", "plain", "blocked", "plain / blocked"], rows)
+    limited = [row for kernel in KERNELS if kernel in results for row in results[kernel]["rows"]]
+    if limited:
+        lines += ["## Training in a process that may hold 8 GiB", ""]
+        lines += [*(training_line(row) for row in limited), ""]
+    if "agree" in results:
+        both = [row["losses"] for row in results["agree"]["rows"]]
+        gap = max(abs(a - b) for a, b in zip(*both, strict=True))
+        lines += [f"Losses of {len(both[0])} steps at length 1,024, dropout on: "]
+        lines[-1] += f"they differ by {gap:.1e} at most."
         lines.append("")
     return "\n".join(lines)
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--parts", nargs="+", choices=PARTS, help="measure these, even again")
     parser.add_argument("--report", action="store_true", help="only rewrite README.md")
     parser.add_argument("--output", type=pathlib.Path, default=HERE / "results/attention_memory")

@@ -7,12 +7,14 @@ and is probably not meant.
 
 from typing import Any
 
+from seqgen.data.config import CONTIGUOUS, SOURCE_NAMES
 from seqgen.errors import ConfigError, labelled
 from seqgen.evaluation.config import score_name
 from seqgen.models.checks import check_model
 from seqgen.types import nearest
 
 LOSS_METRICS = ("loss", "perplexity", "token_accuracy")
+TEXT_METRICS = (*LOSS_METRICS, "bits_per_byte", "bits_per_char")  # of text without sources
 
 
 def check(cfg: Any) -> None:
@@ -28,8 +30,10 @@ def check(cfg: Any) -> None:
         cfg.model,
         max_source_len=cfg.data.max_source_len,
         max_target_len=cfg.data.max_target_len,
+        block_len=cfg.data.block_len if cfg.data.contiguous else 0,
     )
     _check_text(cfg)
+    _check_contiguous(cfg)
     _check_optimizer(cfg.optimizer)
     _check_loop(cfg)
 
@@ -111,6 +115,46 @@ def _check_text(cfg: Any) -> None:
         _refuse(f"data.min_length={data.min_length} is above data.max_length={data.max_length}")
 
 
+def _check_contiguous(cfg: Any) -> None:
+    """Text without sources: what it needs, and what it would leave unread."""
+    data, mesh = cfg.data, cfg.mesh
+    if data.source == "plain_text" and not data.contiguous:
+        _refuse(
+            f"data.batching={data.batching} is for pairs, and data.source=plain_text has none",
+            ("choose", f"data.batching={' or '.join(CONTIGUOUS)}"),
+        )
+    if not data.contiguous:
+        return
+    now = ("now", f"data.batching={data.batching}")
+    if data.source in SOURCE_NAMES and data.source != "plain_text":
+        _refuse(
+            f"data.source={data.source} gives pairs, and {now[1]} is for text without sources",
+            ("choose", "data.batching=buckets or packing"),
+        )
+    if cfg.model.encoder.kind != "none":
+        _refuse(
+            f"model.encoder.kind={cfg.model.encoder.kind} has nothing to read: the data is text "
+            "without sources",
+            now,
+            ("choose", "model.encoder.kind=none"),
+        )
+    if not cfg.tokenizer.joint:
+        _refuse("text without sources has one vocabulary", ("choose", "tokenizer.joint=true"))
+    if cfg.tokenizer.sampling_alpha:
+        _refuse("tokenizer.sampling_alpha is for pairs: text without sources is cut once", now)
+    if data.num_rows % (mesh.data * mesh.fsdp):
+        _refuse(
+            f"data.num_rows={data.num_rows} does not divide over mesh.data * mesh.fsdp = "
+            f"{mesh.data * mesh.fsdp} devices"
+        )
+    if cfg.evaluation.metrics not in ((), type(cfg.evaluation).metrics):
+        _refuse(
+            "evaluation.metrics compares answers with references: text without sources has none",
+            ("measured are", ", ".join(TEXT_METRICS)),
+            ("choose", "evaluation.metrics=()"),
+        )
+
+
 def _check_optimizer(optimizer: Any) -> None:
     adam = ("adam", "adamw")
     falling = ("cosine", "linear")
@@ -149,7 +193,9 @@ def _check_loop(cfg: Any) -> None:
         )
     if train.patience and not train.eval_every_steps:
         _refuse("train.patience counts evaluations, and train.eval_every_steps=0 makes none")
-    known = [f"eval/{name}" for name in (*LOSS_METRICS, *map(score_name, cfg.evaluation.metrics))]
+    scores = map(score_name, cfg.evaluation.metrics)
+    names = TEXT_METRICS if cfg.data.contiguous else (*LOSS_METRICS, *scores)
+    known = [f"eval/{name}" for name in names]
     if train.best_metric not in known:
         guess = nearest(train.best_metric, known)
         details = [("did you mean", guess)] if guess else []
@@ -157,5 +203,5 @@ def _check_loop(cfg: Any) -> None:
             f"train.best_metric={train.best_metric} is measured by no evaluation",
             *details,
             ("measured are", ", ".join(known)),
-            ("scores: set", "evaluation.metrics"),
+            *([] if cfg.data.contiguous else [("scores: set", "evaluation.metrics")]),
         )

@@ -13,10 +13,11 @@ from seqgen import config_schema, data
 from seqgen.config import Config
 from seqgen.errors import ConfigError
 from seqgen.evaluation import evaluators
-from seqgen.inference import Generator, one_line
+from seqgen.inference import Generator
 from seqgen.models.checks import check_reads_sources
 from seqgen.nn.parameters import Definition
 from seqgen.runs import SCORING_DTYPE, build_definition, make_generator, pick_split
+from seqgen.texts import one_line
 from seqgen.training import loop, run_directory
 from seqgen.training.compilation import enable_compile_cache, measurements_directory
 from seqgen.training.precision import resolve_compute_dtype
@@ -54,7 +55,8 @@ def train(
         the model has no place for the sources of the data.
       DataError: the corpus cannot be used.
     """
-    check_reads_sources(cfg.model)
+    if not cfg.data.contiguous:
+        check_reads_sources(cfg.model)
     with contextlib.ExitStack() as stack:
         run = stack.enter_context(run_directory.RunDirectory(workdir))
         progress = progress or make_progress(log=run.log)
@@ -197,6 +199,9 @@ def _evaluators(
             layout=Layout.of(cfg.mesh),
             compute_dtype=SCORING_DTYPE,
         )
+        if cfg.data.contiguous:
+            size = text.text_size(split, max_examples=limit)
+            return evaluators.teacher_forced_evaluator(eval_step, batches, size=size)
         generators: list[Generator] = []  # made with the first parameters, then given new ones
 
         def translate(params: Params, sources: Sequence[str]) -> list[str]:
@@ -225,9 +230,9 @@ def _evaluators(
 
 
 def _model_line(definition: Definition, text: data.TextData) -> str:
-    pairs = text.report["splits"].get("train", {}).get("pairs_used", 0)
-    return (
-        f"model: {definition.num_parameters / 1e6:.2f} M parameters; vocabulary "
-        f"{text.source_tokenizer.vocab_size:,} -> {text.target_tokenizer.vocab_size:,}; "
-        f"{pairs:,} training pairs"
-    )
+    used = text.report["splits"].get("train", {})
+    model = f"model: {definition.num_parameters / 1e6:.2f} M parameters; vocabulary"
+    source, target = text.source_tokenizer.vocab_size, text.target_tokenizer.vocab_size
+    if text.cfg.contiguous:
+        return f"{model} {target:,}; {used.get('tokens', 0):,} training tokens"
+    return f"{model} {source:,} -> {target:,}; {used.get('pairs_used', 0):,} training pairs"

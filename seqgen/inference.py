@@ -7,7 +7,6 @@ compiled once) and decoded; answers come back in the order of the lines.
 """
 
 import contextlib
-import dataclasses
 import functools
 import itertools
 import logging
@@ -21,15 +20,16 @@ import jax
 import numpy as np
 
 from seqgen.decoding.batching import pad_rows, plan_batches
-from seqgen.decoding.config import DecodeConfig, SearchShape, SearchValues
+from seqgen.decoding.config import TOKEN_OPTIONS, DecodeConfig, SearchShape, SearchValues
 from seqgen.decoding.generate import search
 from seqgen.decoding.hypotheses import Hypotheses
-from seqgen.decoding.prompts import Prompt, pack_prompts, prompt_limit, split_prompts
+from seqgen.decoding.prompts import Prompt, pack_prompts, split_prompts
 from seqgen.decoding.rescoring import target_log_probs
 from seqgen.decoding.sampling import make_row_keys
-from seqgen.decoding.stops import find_stop, stop_table
+from seqgen.decoding.shortlist import Candidates, Shortlist
 from seqgen.errors import ConfigError
-from seqgen.types import BOS_ID, EOS_ID, Array, Params, Sequences, Tokenizer
+from seqgen.texts import Hypothesis, Texts
+from seqgen.types import Array, Params, Sequences, Tokenizer
 
 _log = logging.getLogger("seqgen.inference")
 _WINDOW_BATCHES = 32  # lines sorted together, in batches of `batch_size`
@@ -38,26 +38,6 @@ _WINDOW_BATCHES = 32  # lines sorted together, in batches of `batch_size`
 _WORKERS = 2
 _SOURCE_OPTIONS = ("max_length", "max_length_ratio", "max_length_offset")
 _PROMPT_OPTIONS = ("max_new_tokens", "stop")
-
-
-@dataclasses.dataclass(frozen=True)
-class Hypothesis:
-    """One answer.
-
-    Attributes:
-      text: plain text; of a language model what comes after the prompt, with the space before it.
-      score: log-probability divided by the length penalty; -inf if there is no such answer.
-      ids: target ids, without EOS. Those of a stop string are there, `text` ends before it.
-      log_prob: natural logarithm of the probability of `ids`, and of EOS where it was generated,
-        given the source or the prompt.
-      finish_reason: 'eos'; of a language model also 'stop' (a stop string) or 'length' (the limit).
-    """
-
-    text: str
-    score: float
-    ids: tuple[int, ...]
-    log_prob: float
-    finish_reason: str = "eos"
 
 
 class Generator:
@@ -81,6 +61,7 @@ class Generator:
         max_source_len: int | None = None,
         max_target_len: int | None = None,
         reads_prompts: bool = False,
+        shortlist: Shortlist | None = None,
     ):
         """Binds the parts; nothing is compiled yet.
 
@@ -95,7 +76,17 @@ class Generator:
           max_target_len: the same for target tokens, and for those of a prompt and its answer.
           reads_prompts: the model is a `CausalLM` without sources: texts are prompts, read by the
             target tokenizer.
+          shortlist: what answers are made of; None = all tokens. Scores of given targets
+            (`score`) are those of the whole vocabulary either way.
+
+        Raises:
+          ConfigError: a shortlist for prompts, which are no sources to be translated.
         """
+        if reads_prompts and shortlist is not None:
+            raise ConfigError(
+                "a shortlist holds translations of what a source says, and prompts are no sources",
+                details=["this is       a language model: leave out the shortlist"],
+            )
         self.definition = definition
         self.params = jax.device_put(params)
         self.source_tokenizer = source_tokenizer
@@ -103,7 +94,15 @@ class Generator:
         self.decode_config = decode_config or DecodeConfig()
         self._max_source_len = max_source_len
         self._max_target_len = max_target_len
+        self._texts = Texts(
+            source_tokenizer,
+            target_tokenizer,
+            max_source_len=max_source_len,
+            max_target_len=max_target_len,
+            reads_prompts=reads_prompts,
+        )
         self.reads_prompts = reads_prompts
+        self._shortlist = shortlist
         self._stop_tables: dict[tuple[str, ...], Array] = {}
         self._compiled: set[Hashable] = set()
         self._compiling = threading.Lock()
@@ -149,6 +148,12 @@ class Generator:
         """
         config = self.decode_config.replace(**overrides)
         self._check_options(overrides)
+        named = [name for name in TOKEN_OPTIONS if getattr(config, name)]
+        if named and self._shortlist is not None:
+            raise ConfigError(
+                f"{', '.join(named)}: tokens of the whole vocabulary, and a shortlist cuts it",
+                details=["leave out      the option, or the shortlist"],
+            )
         return self._stream(iter(lines), progress or (lambda count: None), config)
 
     def score(
@@ -160,8 +165,8 @@ class Generator:
     ) -> list[float]:
         """Natural log-probability of each target given its source or its prompt.
 
-        Equal to `Hypothesis.log_prob` for the ids of an answer; of one that a language model did
-        not end by itself (`finish_reason`), with `include_eos=False`.
+        Equal to `Hypothesis.log_prob` for the ids of an answer that ended with EOS. Of others, with
+        `include_eos=False`: for the ids and the stop token, where there was one.
 
         Args:
           sources: text; where there are no targets, what is scored itself: a language model's
@@ -194,9 +199,9 @@ class Generator:
         if len(sources) != len(targets):
             raise ValueError(f"{len(sources)} sources and {len(targets)} targets")
         config = self.decode_config
-        given = [self._encode_text(text, line, config) for line, text in enumerate(sources)]
+        given = [self._texts.encode(text, line, config) for line, text in enumerate(sources)]
         labels = [
-            self._encode_target(target, line, behind=given[line], include_eos=include_eos)
+            self._texts.encode_target(target, line, behind=given[line], include_eos=include_eos)
             for line, target in enumerate(targets)
         ]
         results: list[np.ndarray] = [np.zeros(0, np.float32)] * len(labels)
@@ -255,7 +260,7 @@ class Generator:
         config: DecodeConfig,
     ) -> list[list[Hypothesis]]:
         """Answers to lines that are sorted together; `first` is the number of the first one."""
-        encoded = [self._encode_text(text, first + i, config) for i, text in enumerate(window)]
+        encoded = [self._texts.encode(text, first + i, config) for i, text in enumerate(window)]
         answers: list[list[Hypothesis]] = [_empty_answers(config)] * len(window)
         speaking = [i for i, text in enumerate(window) if self.reads_prompts or text.strip()]
         room = config.max_new_tokens if self.reads_prompts else 0
@@ -265,7 +270,7 @@ class Generator:
             texts = [encoded[i] for i in members]
             found = self._run(texts, [first + i for i in members], config)
             for row, i in enumerate(members):
-                answers[i] = self._read(found, row, encoded[i], config, line=first + i)
+                answers[i] = self._texts.read(found, row, encoded[i], config, line=first + i)
             return len(members)
 
         finished = first + len(window) - len(speaking)
@@ -290,15 +295,19 @@ class Generator:
             max_len = min(max_len, self._max_target_len)
         rows = source.ids.shape[0]
         padded = np.asarray(numbers + numbers[-1:] * (rows - len(numbers)), np.uint32)
-        shapes = jax.tree.map(np.shape, (source, prompt))
-        with self._first_use((str(shapes), config.shape(), max_len)):
+        values = config.values(self.target_tokenizer.encode)
+        rules = jax.tree.structure(values)  # which are on
+        candidates = None if self._shortlist is None else self._shortlist.candidates(source)
+        shapes = jax.tree.map(np.shape, (source, prompt, candidates))
+        with self._first_use((str(shapes), config.shape(), rules, max_len)):
             found = self._search(
                 self.params,
                 source,
-                prompt,
                 padded,
                 config.seed,
-                config.values(),
+                values,
+                prompt,
+                candidates,
                 shape=config.shape(),
                 max_len=max_len,
             )
@@ -306,9 +315,7 @@ class Generator:
 
     def _stop_table(self, stop: tuple[str, ...]) -> Array:
         if stop not in self._stop_tables:
-            tokenizer = self.target_tokenizer
-            pieces = [tokenizer.piece_bytes(i) for i in range(tokenizer.vocab_size)]
-            self._stop_tables = {stop: jax.device_put(stop_table(stop, pieces))}
+            self._stop_tables = {stop: jax.device_put(self._texts.stop_table(stop))}
         return self._stop_tables[stop]
 
     @contextlib.contextmanager
@@ -321,101 +328,8 @@ class Generator:
             yield
             self._compiled.add(key)
 
-    def _read(
-        self, found: Hypotheses, row: int, given: list[int], config: DecodeConfig, *, line: int
-    ) -> list[Hypothesis]:
-        if found.lengths[row, 0] == 0:
-            _log.warning("line %d: the model gives no numbers, the answer is left empty", line + 1)
-        answers = []
-        for n in range(found.ids.shape[1]):
-            ids = tuple(int(i) for i in found.ids[row, n, : found.lengths[row, n]])
-            ended = ids[-1:] in ((), (EOS_ID,))
-            ids = ids[:-1] if ended else ids
-            if self.reads_prompts:
-                text, stopped = self._continuation(ids, config.stop, begun=len(given) > 1)
-                reason = "stop" if stopped else "eos" if ended else "length"
-            else:
-                text, reason = self.target_tokenizer.decode(ids), "eos"
-            answers.append(
-                Hypothesis(
-                    text=text,
-                    score=float(found.scores[row, n]),
-                    ids=ids,
-                    log_prob=float(found.log_probs[row, n]),
-                    finish_reason=reason,
-                )
-            )
-        return answers
-
-    def _continuation(
-        self, ids: tuple[int, ...], stop: tuple[str, ...], *, begun: bool
-    ) -> tuple[str, bool]:
-        """What `ids` add to a text that has `begun`, up to a stop string, and if there is one."""
-        tokenizer = self.target_tokenizer
-        spelt = b"".join(tokenizer.piece_bytes(i) for i in ids)
-        place = find_stop(spelt, stop)
-        text = spelt[:place].decode("utf-8", "replace")
-        # Words carry the space before them, and some tokenizers take it off a text's first word.
-        if not begun and tokenizer.decode(ids) != spelt.decode("utf-8", "replace"):
-            text = text.removeprefix(" ")
-        return text, place is not None
-
     def _pad_sources(self, lines: list[list[int]], config: DecodeConfig) -> Sequences:
         return pad_rows(lines, config, limit=self._max_source_len)
-
-    def _encode_text(self, text: str, line: int, config: DecodeConfig) -> list[int]:
-        """Ids of a source, which end with EOS, or of a prompt, which begin with BOS."""
-        if self.reads_prompts:
-            return self._encode_prompt(text, line, config)
-        return self._encode_source(text, line, config)
-
-    def _encode_prompt(self, text: str, line: int, config: DecodeConfig) -> list[int]:
-        ids = self.target_tokenizer.encode(text)
-        limit = prompt_limit(config, self._max_target_len)
-        if len(ids) + 1 > limit:
-            _log.warning(
-                "line %d: prompt of %d tokens cut to its last %d, so that an answer has room",
-                line + 1,
-                len(ids),
-                limit - 1,
-            )
-            ids = ids[len(ids) + 1 - limit :]
-        return [BOS_ID, *ids]
-
-    def _encode_source(self, text: str, line: int, config: DecodeConfig) -> list[int]:
-        ids = self.source_tokenizer.encode(text)
-        limit = config.max_source_length
-        if self._max_source_len is not None:
-            limit = min(limit, self._max_source_len)
-        return _cut([*ids, EOS_ID], limit, line=line, side="source")
-
-    def _encode_target(
-        self, target: str | Sequence[int], line: int, *, behind: list[int], include_eos: bool
-    ) -> list[int]:
-        ids = self.target_tokenizer.encode(target) if isinstance(target, str) else list(target)
-        limit = self._max_target_len
-        if limit is not None and self.reads_prompts:
-            limit -= len(behind) - 1
-        return _cut([*ids, EOS_ID] if include_eos else ids, limit, line=line, side="target")
-
-
-def one_line(text: str) -> str:
-    """Text that stays on its line: LF and CR become blanks."""
-    return text.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
-
-
-def _cut(ids: list[int], limit: int | None, *, line: int, side: str) -> list[int]:
-    """Ids cut to `limit` tokens with a warning; an EOS at their end stays there."""
-    if limit is None or len(ids) <= limit:
-        return ids
-    _log.warning(
-        "line %d: %s of %d tokens cut to %d, the longest this model takes",
-        line + 1,
-        side,
-        len(ids),
-        limit,
-    )
-    return [*ids[: limit - 1], EOS_ID] if ids[-1] == EOS_ID else ids[:limit]
 
 
 def _empty_answers(config: DecodeConfig) -> list[Hypothesis]:
@@ -427,18 +341,24 @@ def _search(
     definition: Any,
     params: Params,
     source: Sequences,
-    prompt: Prompt | None,
     lines: Array,
     seed: Array,
     values: SearchValues,
+    prompt: Prompt | None,
+    candidates: Candidates | None,
     *,
     shape: SearchShape,
     max_len: int,
 ) -> Hypotheses:
-    row_keys = make_row_keys(seed, lines)
-    model = definition.bind(params)
     return search(
-        model, source, row_keys, shape=shape, values=values, max_len=max_len, prompt=prompt
+        definition.bind(params),
+        source,
+        make_row_keys(seed, lines),
+        shape=shape,
+        values=values,
+        max_len=max_len,
+        prompt=prompt,
+        candidates=candidates,
     )
 
 

@@ -1,33 +1,46 @@
 """A run directory opened for reading: its config, tokenizers, model, checkpoints, scores."""
 
 import dataclasses
+import logging
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from seqgen import config as config_module
 from seqgen import data
 from seqgen.config import Config
+from seqgen.data.lexicon import (
+    MOST_TRANSLATIONS,
+    Lexicon,
+    learn_lexicon,
+    load_lexicon,
+    save_lexicon,
+)
+from seqgen.decoding.shortlist import Shortlist
 from seqgen.errors import ConfigError, DataError
 from seqgen.evaluation import evaluators
-from seqgen.inference import Generator, one_line
+from seqgen.inference import Generator
 from seqgen.models import build_model
 from seqgen.models.config import NoEncoderConfig
 from seqgen.nn.parameters import Definition
 from seqgen.nn.quantization import inference_params
+from seqgen.texts import one_line
 from seqgen.training.checkpoint_reader import CheckpointReader
 from seqgen.training.compilation import enable_compile_cache
 from seqgen.training.sharding import Layout
 from seqgen.training.step import make_eval_step
-from seqgen.types import Params
+from seqgen.types import PAD_ID, Params
 
+_log = logging.getLogger("seqgen.runs")
 VAL_ALIASES = ("dev", "validation")
 # Evaluation and decoding compute in float32 unless told otherwise, however a run was trained: only
 # then is an answer independent of its batch, and the search's scores equal to rescored ones.
 SCORING_DTYPE = "float32"
 QUANTIZATIONS = ("none", "int8")
+SHORTLIST = "shortlist.npz"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +90,9 @@ class Run:
         """Parameters of a checkpoint: 'best', 'last', 'avg:N' or a step."""
         return CheckpointReader(self.path).restore_params(self.definition.abstract, which)
 
-    def generator(self, params: Params, *, quantize: str = "none") -> Generator:
+    def generator(
+        self, params: Params, *, quantize: str = "none", shortlist: Shortlist | None = None
+    ) -> Generator:
         """Text in, text out, with `params`; see `load` for `quantize`.
 
         Raises:
@@ -94,7 +109,76 @@ class Run:
             compute_dtype=self.compute_dtype,
             int8=quantize == "int8",
         )
-        return make_generator(self.config, self.definition, params, self.tokenizers)
+        return make_generator(
+            self.config, self.definition, params, self.tokenizers, shortlist=shortlist
+        )
+
+    def prepare(self, data_dir: str | None = None) -> data.TextData:
+        """The corpus that the run was trained on; `data_dir`: where it is now, if it was moved.
+
+        Raises:
+          DataError: it is not there.
+        """
+        cfg = self.config
+        data_cfg = dataclasses.replace(cfg.data, dir=data_dir) if data_dir else cfg.data
+        return data.prepare(data_cfg, cfg.tokenizer, workdir=self.path, tokenizers=self.tokenizers)
+
+    def shortlist(self, size: int, *, data_dir: str | None = None) -> Shortlist | None:
+        """The `size` likeliest translations of each source token and the most frequent tokens.
+
+        They are learnt from the training pairs at the first call and kept in the run. Where both
+        sides have one vocabulary, a source token is also its own translation: names are copied.
+
+        Args:
+          size: at most `MOST_TRANSLATIONS`; 0 = None, the whole vocabulary.
+          data_dir: of the corpus, if it is no longer where it was.
+
+        Raises:
+          ConfigError: `size` is out of its range, or the run knows no sources.
+          DataError: what was kept belongs to other tokenizers, or the corpus is not there.
+          StorageError: the run cannot be written.
+        """
+        if not 0 <= size <= MOST_TRANSLATIONS:
+            raise ConfigError(
+                f"bad shortlist: {size}",
+                details=[f"it takes       0 (off) to {MOST_TRANSLATIONS} translations a token"],
+            )
+        if size == 0:
+            return None
+        if reads_prompts(self.config):
+            raise ConfigError(
+                f"shortlist={size}: this run was trained on text without sources",
+                details=["a shortlist holds translations of what a source says"],
+            )
+        lexicon = self._lexicon(data_dir)
+        table = lexicon.likeliest[:, :size]
+        if self.tokenizers.joint:
+            own = np.arange(len(table), dtype=np.int32)
+            table = np.concatenate([own[:, None], table], axis=1)
+            table[PAD_ID] = PAD_ID
+        return Shortlist(table, lexicon.frequent, self.tokenizers.target.vocab_size)
+
+    def _lexicon(self, data_dir: str | None) -> Lexicon:
+        path = self.path / SHORTLIST
+        if path.exists():
+            return load_lexicon(path, self.tokenizers)
+        try:
+            text = self.prepare(data_dir)
+            ids = text.tokenized("train")
+        except DataError as error:
+            raise DataError(
+                "the shortlist is learnt from the training pairs, which are not there",
+                details=[
+                    error.cause,
+                    *error.details,
+                    f"tell where     seqgen evaluate --workdir={self.path} --shortlist=N "
+                    "--data_dir=DIR",
+                ],
+            ) from error
+        _log.warning("learning %s from %d training pairs, once", path, len(ids))
+        lexicon = learn_lexicon(ids, text.cfg, self.tokenizers)
+        save_lexicon(lexicon, path)
+        return lexicon
 
 
 def load(
@@ -103,6 +187,7 @@ def load(
     checkpoint: str | int = "best",
     compute_dtype: str = SCORING_DTYPE,
     quantize: str = "none",
+    shortlist: int = 0,
 ) -> Generator:
     """A trained model ready to answer text.
 
@@ -114,14 +199,19 @@ def load(
       quantize: 'none', or 'int8': matrices are held in 8 bits with a scale for each channel, and
         what they are multiplied with is rounded to 8 bits row by row. Attention and recurrent
         products stay in `compute_dtype`.
+      shortlist: answers are made of so many likeliest translations of each token of their source
+        and the most frequent tokens (see `Run.shortlist`); 0 = of the whole vocabulary.
 
     Raises:
       ConfigError: there is no run or no such checkpoint, or an option is not known.
       CheckpointError: no checkpoint can be used.
+      DataError: a shortlist is wanted, and cannot be learnt or belongs to other tokenizers.
     """
     enable_compile_cache()
     run = Run.open(workdir, compute_dtype=compute_dtype)
-    return run.generator(run.params(checkpoint), quantize=quantize)
+    return run.generator(
+        run.params(checkpoint), quantize=quantize, shortlist=run.shortlist(shortlist)
+    )
 
 
 def build_definition(cfg: Config, tokenizers: data.Tokenizers, *, compute_dtype: str) -> Definition:
@@ -134,8 +224,20 @@ def build_definition(cfg: Config, tokenizers: data.Tokenizers, *, compute_dtype:
     )
 
 
+def reads_prompts(cfg: Config) -> bool:
+    """Whether the model knows no sources: a decoder alone, of text or of targets."""
+    encoder = cfg.model.encoder
+    alone = isinstance(encoder, NoEncoderConfig)
+    return alone and (cfg.data.contiguous or not encoder.source_prefix)
+
+
 def make_generator(
-    cfg: Config, definition: Definition, params: Params, tokenizers: data.Tokenizers
+    cfg: Config,
+    definition: Definition,
+    params: Params,
+    tokenizers: data.Tokenizers,
+    *,
+    shortlist: Shortlist | None = None,
 ) -> Generator:
     """A `Generator` with the limits that the model's position tables set."""
 
@@ -144,7 +246,8 @@ def make_generator(
 
     encoder = cfg.model.encoder
     source_limit, target_limit = limit(encoder), limit(cfg.model.decoder)
-    if target_limit is not None and getattr(encoder, "source_prefix", False):
+    prefixed = isinstance(encoder, NoEncoderConfig) and not reads_prompts(cfg)
+    if target_limit is not None and prefixed:
         source_limit = cfg.data.max_source_len  # both stand in the decoder's table
         target_limit -= source_limit
     return Generator(
@@ -155,7 +258,8 @@ def make_generator(
         cfg.decode,
         max_source_len=source_limit,
         max_target_len=target_limit,
-        reads_prompts=isinstance(encoder, NoEncoderConfig) and not encoder.source_prefix,
+        reads_prompts=reads_prompts(cfg),
+        shortlist=shortlist,
     )
 
 
@@ -168,6 +272,7 @@ def evaluate(
     data_dir: str | None = None,
     compute_dtype: str = SCORING_DTYPE,
     quantize: str = "none",
+    shortlist: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, str]], list[str]]:
     """Score a run on a split.
@@ -179,12 +284,13 @@ def evaluate(
       overrides: decoding options, such as {'num_beams': 5}.
       data_dir: of the corpus, if it is no longer where it was.
       compute_dtype: of loss and answers alike; see `load`.
-      quantize: of the answers alone; see `load`.
+      quantize, shortlist: of the answers alone; see `load`.
       progress: called with the number of decoded lines.
 
     Returns:
       The report (see `evaluation.evaluators.split_report`), the examples, the hypotheses (each on
-      one line, as they are scored and as they are written).
+      one line, as they are scored and as they are written). Of a run on text without sources:
+      `text_report`, and two empty lists.
 
     Raises:
       ConfigError: no such run or checkpoint.
@@ -193,11 +299,9 @@ def evaluate(
     enable_compile_cache()
     run = Run.open(workdir, compute_dtype=compute_dtype)
     cfg = run.config
-    data_cfg = dataclasses.replace(cfg.data, dir=data_dir) if data_dir else cfg.data
-    text = data.prepare(data_cfg, cfg.tokenizer, workdir=run.path, tokenizers=run.tokenizers)
+    text = run.prepare(data_dir)
     split = pick_split(split, text.splits)
     params = jax.device_put(run.params(checkpoint))
-    generator = run.generator(params, quantize=quantize)
     eval_step = make_eval_step(
         run.definition,
         train_cfg=cfg.train,
@@ -205,6 +309,12 @@ def evaluate(
         compute_dtype=compute_dtype,
     )
     values = evaluators.teacher_forced_values(eval_step, params, text.eval_batches(split))
+    if cfg.data.contiguous:
+        size = text.text_size(split)
+        return evaluators.text_report(split=split, values=values, size=size), [], []
+    generator = run.generator(
+        params, quantize=quantize, shortlist=run.shortlist(shortlist, data_dir=data_dir)
+    )
     examples = text.examples(split)
     sources = [example["source"] for example in examples]
     hypotheses = [

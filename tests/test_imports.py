@@ -21,7 +21,8 @@ ALLOWED: dict[str, set[str]] = {
     "training": FOUNDATION | {"nn", "losses", "models.base"},
     "evaluation": FOUNDATION | {"nn", "losses", "decoding", "data", "models.base"},
     "launch": {"errors"},
-    "inference": FOUNDATION | {"nn", "losses", "models", "decoding", "data"},
+    "texts": FOUNDATION | {"decoding"},
+    "inference": FOUNDATION | {"nn", "losses", "models", "decoding", "data", "texts"},
 }
 DOORS = {
     "optax": "training/",

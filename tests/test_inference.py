@@ -1,15 +1,17 @@
 """Text in, text out: order, shapes, odd lines, scores, streaming."""
 
+import functools
 import logging
 import math
 
+import jax
 import numpy as np
 import pytest
-from decoding.toy_model import ToyModel
+from decoding.toy_model import ToyModel, sources
 
-from seqgen import config
+from seqgen import config, inference
 from seqgen.data import Tokenizers
-from seqgen.decoding import DecodeConfig
+from seqgen.decoding import DecodeConfig, Shortlist, make_row_keys, search, shortlist
 from seqgen.errors import ConfigError
 from seqgen.inference import Generator
 from seqgen.runs import make_generator
@@ -70,8 +72,9 @@ def test_a_position_table_that_holds_both_sides_limits_both():
     )
     toy = make()
     made = make_generator(cfg, toy.definition, toy.params, Tokenizers(Letters(), Letters()))
-    source = len(made._encode_source("a" * 50, 0, made.decode_config))
-    assert (source, len(made._encode_target("a" * 50, 0, behind=[], include_eos=True))) == (12, 28)
+    texts = made._texts
+    source = len(texts.encode("a" * 50, 0, made.decode_config))
+    assert (source, len(texts.encode_target("a" * 50, 0, behind=[], include_eos=True))) == (12, 28)
 
 
 def test_answers_stand_in_the_order_of_the_lines(generator):
@@ -218,3 +221,77 @@ def test_few_shapes_are_compiled():
     assert definition.traces == 2
     generator.generate(["abcdefghijkl" * 8], num_beams=2)
     assert definition.traces == 3
+
+
+def test_rules_on_words_are_cut_by_the_target_tokenizer():
+    generator = make(DecodeConfig(batch_size=4))
+    texts = lines(6)
+    options = {"num_beams": 3, "num_return_sequences": 3, "max_length": 8}
+    plain = generator.generate(texts, **options)
+    assert any("a" in answer.text for row in plain for answer in row)
+    rules = {"bad_words": ["a", "bc", "?"], "forced_prefix": "cc", "stop_token_ids": [7]}
+    for text, row in zip(texts, generator.generate(texts, **options, **rules)):
+        for answer in row:
+            assert "a" not in answer.text and "bc" not in answer.text
+            assert answer.text.startswith("cc"), "and what ends an answer is no part of it"
+            assert "d" not in answer.text, text
+
+
+def test_penalised_scores_rank_and_log_probs_stay_the_models_own():
+    generator = make(DecodeConfig(batch_size=4, repetition_penalty=2.0, frequency_penalty=0.5))
+    texts = lines(5, seed=2)
+    # More tokens than there are words: some must repeat.
+    options = {"num_beams": 3, "num_return_sequences": 2, "min_length": 8, "max_length": 10}
+    rows = generator.generate(texts, **options)
+    for text, row in zip(texts, rows):
+        assert row[0].score >= row[1].score
+        for answer in row:
+            assert generator.score([text], [answer.ids]) == pytest.approx([answer.log_prob], 1e-4)
+    assert all(row[0].score < row[0].log_prob / (len(row[0].ids) + 1) - 0.01 for row in rows)
+
+
+def test_few_shapes_are_compiled_with_a_shortlist(monkeypatch):
+    """At most one program a size of candidates; a line's answer is that of its own candidates."""
+    monkeypatch.setattr(shortlist, "_SMALLEST", 16)
+    table = np.zeros((16, 2), np.int32)
+    table[4:] = np.random.default_rng(0).integers(4, 40, (12, 2))
+    cut = Shortlist(table, np.arange(4, 10, dtype=np.int32), 40)
+    options = DecodeConfig(batch_size=4, max_length=4)
+    generator = make(options, toy={"vocab": 40}, shortlist=cut)
+    texts = lines(32, seed=3, longest=7)
+    answers = generator.generate(texts)
+    generator.generate(lines(32, seed=4, longest=7))
+    sizes = shortlist.candidate_sizes(40)
+    assert sizes == (16, 24, 32, 40)
+    assert 1 < generator.definition.traces <= len(sizes)
+    alone = make(options, toy={"vocab": 40}, shortlist=cut).generate(texts, batch_size=1)
+    for text, answer, single in zip(texts, answers, alone):
+        assert answer[0].ids == single[0].ids
+        assert set(answer[0].ids) <= {*range(10), *table[Letters().encode(text)].ravel().tolist()}
+
+
+@pytest.mark.parametrize(
+    "option", [{"bad_words": ["a"]}, {"forced_prefix": "a"}, {"stop_token_ids": [7]}]
+)
+def test_rules_that_name_tokens_refuse_a_shortlist(option):
+    cut = Shortlist(np.zeros((16, 2), np.int32), np.arange(4, 10, dtype=np.int32), 40)
+    with pytest.raises(ConfigError, match="whole vocabulary"):
+        make(toy={"vocab": 40}, shortlist=cut).generate(["ab"], **option)
+
+
+def test_without_a_shortlist_the_program_is_what_it_was():
+    """Nothing of it is traced: the program of `search` itself, equation by equation."""
+    config = DecodeConfig(num_beams=2)
+    source, numbers = sources([[4, 5, EOS_ID]]), np.zeros(1, np.uint32)
+    static = {"shape": config.shape(), "max_len": 8}
+
+    def by_hand(params, source, numbers, seed, values):
+        keys = make_row_keys(seed, numbers)
+        return search(ToyModel(**params), source, keys, values=values, **static)
+
+    generator = make(config)
+    given = (generator.params, source, numbers, 0, config.values())
+    program = functools.partial(
+        inference._search, ToyDefinition(), prompt=None, candidates=None, **static
+    )
+    assert str(jax.make_jaxpr(program)(*given)) == str(jax.make_jaxpr(by_hand)(*given))

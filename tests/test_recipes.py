@@ -23,12 +23,13 @@ def spec_of(path: pathlib.Path, arg: str = "") -> str:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> pathlib.Path:
-    """A directory of line-aligned text, 60 training pairs."""
+    """A directory of line-aligned text, 60 training pairs, with their targets as plain text."""
     folder = tmp_path_factory.mktemp("corpus")
     for split, size in (("train", 60), ("val", 6), ("test", 6)):
         for lang, pattern in (("en", "{a} sees {b} ."), ("de", "{a} sieht {b} .")):
             lines = [pattern.format(a=WORDS[i % 6], b=WORDS[(i // 6 + i) % 6]) for i in range(size)]
             (folder / f"{split}.{lang}").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (folder / f"{split}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
 
 
@@ -41,7 +42,7 @@ def test_config_loads_and_says_its_command(path):
 
 def train_tiny(path: pathlib.Path, corpus: pathlib.Path, workdir: pathlib.Path, *words: str):
     overrides = ["--config.train.tensorboard=false", "--config.data.num_buckets=1", *words]
-    if path.parent.name == "translation":
+    if path.parent.name in ("translation", "language_model"):
         overrides.append(f"--config.data.dir={corpus}")
     cfg = config.load(spec_of(path, "tiny"), overrides)
     outcome = experiment.train(cfg, workdir)

@@ -71,7 +71,6 @@ OVERRIDES = [
     "--config.train.best_metric=eval/loss",
     "--config.train.compute_dtype=float32",
     "--config.model.dropout_rate=0.2",
-    "--config.model.encoder.dropout_rate=0.2",
     "--config.model.decoder.dropout_rate=0.2",
     "--config.train.tensorboard=False",
     "--config.evaluation.metrics=()",
@@ -85,15 +84,23 @@ MOMENTS = [
     "loop.eval@step=6:kill",  # in an evaluation
     "ckpt.manifest_written@step=8:kill",  # inside a save, all but committed
 ]
-MODELS = {"rnn": "gru,gru,bahdanau,tiny", "transformer": "transformer,transformer,tiny"}
+ENCODER = "--config.model.encoder.dropout_rate=0.2"
+MODELS = {  # config file, further overrides
+    "rnn": ("reverse.py:gru,gru,bahdanau,tiny", [ENCODER]),
+    "transformer": ("reverse.py:transformer,transformer,tiny", [ENCODER]),
+    "language_model": ("language_model/shakespeare_char.py:tiny", []),
+}
+TEXT = "What light through yonder window breaks?\nIt is the east.\n"
 
 
 class Trainer:
     """Runs attempts one after another."""
 
     def __init__(self, root: pathlib.Path, folder: pathlib.Path):
-        self.config = str(root / "configs" / "reverse.py")
+        self.configs = root / "configs"
         self.folder = folder
+        for split, times in (("train", 9), ("val", 2)):
+            (folder / f"{split}.txt").write_text(TEXT * times)
         self.process = subprocess.Popen(
             [sys.executable, "-c", PARENT],
             stdin=subprocess.PIPE,
@@ -103,10 +110,13 @@ class Trainer:
         )
 
     def attempt(self, name: str, model: str, *, fault: str = "", sabotage: str = "") -> int:
+        config, overrides = MODELS[model]
+        if model == "language_model":
+            overrides = [f"--config.data.dir={self.folder}"]
         job = {
             "workdir": str(self.folder / name),
-            "config": f"{self.config}:{MODELS[model]}",
-            "overrides": OVERRIDES,
+            "config": str(self.configs / config),
+            "overrides": OVERRIDES + overrides,
             "fault": fault,
             "sabotage": sabotage,
         }

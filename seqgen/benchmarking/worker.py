@@ -29,7 +29,7 @@ from seqgen.decoding.sampling import make_row_keys
 from seqgen.errors import ConfigError
 from seqgen.models import ModelConfig
 from seqgen.nn.parameters import Definition
-from seqgen.training.compilation import CompileReport
+from seqgen.training.compilation import CompileReport, program_memory
 from seqgen.training.config import MeshConfig, OptimizerConfig, TrainConfig
 from seqgen.training.optimizer import build_optimizer
 from seqgen.training.sharding import Layout
@@ -174,7 +174,7 @@ def _decode(
     start = time.perf_counter()
     program = jax.jit(answer).lower(params, source, keys, options.values()).compile()
     seconds = time.perf_counter() - start
-    memory = program.memory_analysis()
+    peak_bytes, temp_bytes = program_memory(program)
 
     def caller(options: DecodeConfig) -> Callable[[], None]:
         values = options.values()
@@ -193,8 +193,8 @@ def _decode(
             beams=cell.beams,
         ),
         "compile_seconds": seconds,
-        "peak_bytes": int(getattr(memory, "peak_memory_in_bytes", 0) or 0),
-        "temp_bytes": int(getattr(memory, "temp_size_in_bytes", 0) or 0),
+        "peak_bytes": peak_bytes,
+        "temp_bytes": temp_bytes,
     }
     row |= _timed(cell, caller(options), repeats=repeats, deadline=deadline)
     row["sentences_per_second"] = cell.batch / row["seconds"]["median"]

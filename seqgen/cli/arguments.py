@@ -137,6 +137,14 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("none", "int8"),
         help="hold the matrices in 8 bits and round what they are multiplied with (default none)",
     )
+    parser.add_argument(
+        "--shortlist",
+        type=int,
+        default=0,
+        metavar="N",
+        help="answer with the N likeliest translations of each source token and the most frequent "
+        "tokens only; learnt from the training pairs at the first use (default 0: all tokens)",
+    )
     add_malloc_argument(parser)
 
 

@@ -48,6 +48,13 @@ def run(args: argparse.Namespace) -> int:
     from seqgen.evaluation import significance
 
     options = search_options(args)
+    configs = [config.read_json(path / "config.json") for path in folders]
+    for path, cfg in zip(folders, configs):
+        if cfg.data.contiguous:
+            raise ConfigError(
+                f"{path} is a run of text without sources: there are no answers to compare",
+                details=["its figures    seqgen evaluate --workdir=RUN --split=val"],
+            )
     results = []
     for path in folders:
         with line_counter(f"{path}: decoded") as progress:
@@ -66,7 +73,6 @@ def run(args: argparse.Namespace) -> int:
             f"split {args.split} is not the same text in both runs",
             details=[f"{path}: {len(found[1])} examples" for path, found in zip(folders, results)],
         )
-    configs = [config.read_json(path / "config.json") for path in folders]
     rules = configs[0].evaluation
     comparison = significance.paired_bootstrap(
         hypotheses_a,

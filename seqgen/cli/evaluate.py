@@ -24,7 +24,7 @@ def add_parser(verbs: Any) -> None:
         verbs,
         "evaluate",
         summary="Score a finished run: loss, perplexity, token accuracy, exact match, BLEU, chrF, "
-        "TER.",
+        "TER; of a language model on plain text, bits per byte and character.",
         examples=EXAMPLES,
         run=run,
     )
@@ -84,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
 
     cfg = config.read_json(workdir / "config.json")
     options = search_options(args)
+    if cfg.data.contiguous:
+        _refuse_answers(args)
     if args.three_ways:  # what may fail fails before the work is done
         scores.require_moses()
     with contextlib.ExitStack() as stack:
@@ -97,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
                 data_dir=args.data_dir,
                 compute_dtype=args.compute_dtype,
                 quantize=args.quantize,
+                shortlist=args.shortlist,
                 progress=progress,
             )
         if file is not None:
@@ -106,8 +109,10 @@ def run(args: argparse.Namespace) -> int:
         "checkpoint": checkpoint,
         "compute_dtype": args.compute_dtype,
         "quantize": args.quantize,
+        "shortlist": args.shortlist,
     }
-    facts |= beam_facts(cfg, options)
+    if not cfg.data.contiguous:
+        facts |= beam_facts(cfg, options)
     result = {**report, **facts}
     sources, references = ([example[side] for example in examples] for side in ("source", "target"))
     if args.three_ways:
@@ -136,6 +141,24 @@ def run(args: argparse.Namespace) -> int:
     if args.output and args.output != "-":
         print(f"hypotheses: {args.output}", file=sys.stderr)
     return 0
+
+
+def _refuse_answers(args: argparse.Namespace) -> None:
+    """Refuse options about decoded lines, of which text without sources has none."""
+    given = [
+        f"--{name}"
+        for name in ("num_beams", "length_penalty", "output", "by_length", "three_ways")
+        if getattr(args, name) not in (None, False)
+    ]
+    if args.quantize != "none":
+        given.append(f"--quantize={args.quantize}")
+    if given:
+        raise ConfigError(
+            f"{', '.join(given)}: the run is of text without sources, and nothing is decoded",
+            details=[
+                "measured are   loss, perplexity, token accuracy, bits per byte and character"
+            ],
+        )
 
 
 def _strict(result: dict[str, Any]) -> dict[str, Any]:

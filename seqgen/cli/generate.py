@@ -5,10 +5,12 @@ hold any text: line breaks, tabs and backslashes are escaped in both directions.
 """
 
 import argparse
+import math
+import sys
 from typing import Any
 
 from seqgen.cli.arguments import add_run_arguments, add_verb, parse_checkpoint, require_run
-from seqgen.cli.counter import line_counter
+from seqgen.cli.counter import Totals, line_counter
 from seqgen.cli.evaluate import add_search_arguments, search_options
 from seqgen.cli.text_files import escape, output, read_lines, unescape
 from seqgen.errors import ConfigError
@@ -18,6 +20,7 @@ echo "forty two" | seqgen generate --workdir=runs/quickstart
 seqgen generate --workdir=RUN --input=test.en --output=test.hyp --num_beams=5
 seqgen generate --workdir=RUN --num_beams=5 --num_return_sequences=5 --scores < test.en
 seqgen generate --workdir=RUN --do_sample --temperature=0.8 --top_p=0.9 --seed=1 < test.en
+seqgen generate --workdir=RUN --do_sample --num_return_sequences=16 --mbr < test.en
 seqgen generate --workdir=LM --prompt='ROMEO:\\n' --do_sample --max_new_tokens=100 --stop='\\n\\n'
 seqgen generate --workdir=LM --input=prompts.txt --do_sample --num_return_sequences=3"""
 
@@ -70,12 +73,19 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--suppress_unk", action="store_const", const=True, help="never answer an unknown token"
     )
+    _add_rules(parser)
     parser.add_argument(
         "--do_sample", action="store_const", const=True, help="draw tokens instead of searching"
     )
     parser.add_argument("--temperature", type=float, metavar="T", help="sampling: flatter above 1")
     parser.add_argument("--top_k", type=int, metavar="K", help="sampling: K likeliest tokens only")
     parser.add_argument("--top_p", type=float, metavar="P", help="sampling: tokens up to mass P")
+    parser.add_argument(
+        "--min_p", type=float, metavar="P", help="sampling: tokens of P x the highest probability"
+    )
+    parser.add_argument(
+        "--typical_p", type=float, metavar="P", help="sampling: tokens of typical surprise, mass P"
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="sampling: seed of all draws")
     parser.add_argument("--batch_size", type=int, metavar="N", help="lines decoded together")
     parser.add_argument(
@@ -87,6 +97,40 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--scores", action="store_true", help="put the score and a tab before each answer"
     )
+    parser.add_argument(
+        "--mbr",
+        action="store_true",
+        help="of the answers to a line, put out the one nearest to all by chrF",
+    )
+
+
+def _add_rules(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--repetition_penalty", type=float, metavar="X", help="CTRL's, at least 1; 1 is none"
+    )
+    parser.add_argument(
+        "--frequency_penalty", type=float, metavar="X", help="off a logit each time its token came"
+    )
+    parser.add_argument(
+        "--presence_penalty", type=float, metavar="X", help="off a logit once if its token came"
+    )
+    parser.add_argument(
+        "--no_repeat_ngram_size", type=int, metavar="N", help="no N tokens in a row come twice"
+    )
+    parser.add_argument(
+        "--bad_words", action="append", metavar="TEXT", help="never answer it; once for each"
+    )
+    parser.add_argument("--forced_prefix", metavar="TEXT", help="every answer begins with it")
+    parser.add_argument(
+        "--stop_token_ids",
+        type=_token_ids,
+        metavar="IDS",
+        help="target ids, as 5,7, that end an answer",
+    )
+
+
+def _token_ids(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
 
 
 _OPTIONS = (
@@ -100,6 +144,8 @@ _OPTIONS = (
         "max_length_offset",
     ),
     *("length_penalty_kind", "early_stopping", "suppress_unk", "do_sample", "temperature"),
+    *("repetition_penalty", "frequency_penalty", "presence_penalty", "no_repeat_ngram_size"),
+    *("bad_words", "forced_prefix", "stop_token_ids", "min_p", "typical_p"),
     *("top_k", "top_p", "seed", "batch_size", "batch_tokens", "max_source_length"),
 )
 
@@ -111,13 +157,14 @@ def run(args: argparse.Namespace) -> int:
     options = search_options(args)
     options |= {n: getattr(args, n) for n in _OPTIONS if getattr(args, n) is not None}
     from seqgen import runs
-    from seqgen.inference import one_line
+    from seqgen.texts import one_line
 
     generator = runs.load(
         workdir,
         checkpoint=checkpoint,
         compute_dtype=args.compute_dtype,
         quantize=args.quantize,
+        shortlist=args.shortlist,
     )
     lines, write = read_lines(args.input), one_line
     if generator.reads_prompts:
@@ -130,15 +177,30 @@ def run(args: argparse.Namespace) -> int:
             )
         lines, write = iter([unescape(args.prompt)]), str
     between = "\n" if write is str else ""
+    num_answers = generator.decode_config.replace(**options).num_return_sequences
+    if args.mbr and num_answers < 2:
+        raise ConfigError(
+            "--mbr chooses among several answers",
+            details=["add            --do_sample --num_return_sequences=16"],
+        )
+    totals = Totals()
     with (
         output(args.output) as file,
         line_counter("answered", enabled=args.output != "-") as progress,
     ):
         answers = generator.stream(lines, progress=progress, **options)
         for hypotheses in answers:
+            # The empty answer to an empty line was not generated: it has no probability.
+            asked = [h for h in hypotheses if not math.isnan(h.log_prob)]
+            totals.add(sum(len(h.ids) + (h.finish_reason != "length") for h in asked))
+            if args.mbr:
+                from seqgen.evaluation.minimum_bayes_risk import choose
+
+                hypotheses = [hypotheses[choose([answer.text for answer in hypotheses])]]
             for number, hypothesis in enumerate(hypotheses):
                 score = f"{hypothesis.score:.6f}\t" if args.scores else ""
                 file.write(f"{between if number else ''}{score}{write(hypothesis.text)}\n")
             if args.output == "-":
                 file.flush()
+    print(totals.line(), file=sys.stderr)
     return 0

@@ -2,6 +2,7 @@
 
 from seqgen.data.batching import BatchInfo, Shape
 from seqgen.data.config import DataConfig, TokenizerConfig
+from seqgen.data.contiguous import TextSize
 from seqgen.data.loader import TextData
 from seqgen.data.preparation import prepare
 from seqgen.data.sources import Pair, Source, open_splits
@@ -14,6 +15,7 @@ __all__ = [
     "Shape",
     "Source",
     "TextData",
+    "TextSize",
     "TokenizerConfig",
     "Tokenizers",
     "load_tokenizers",

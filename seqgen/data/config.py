@@ -5,7 +5,8 @@ import dataclasses
 from seqgen.types import option
 
 TOKENIZER_KINDS = ("bpe", "unigram", "word", "char", "byte", "given")
-SOURCE_NAMES = ("text", "jsonl", "tfds", "number_words", "copy", "reverse", "sort")
+SOURCE_NAMES = ("text", "plain_text", "jsonl", "tfds", "number_words", "copy", "reverse", "sort")
+CONTIGUOUS = ("blocks",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +59,9 @@ class DataConfig:
         open_choices=True,
         help="kind of corpus; `module:name` is a function from DataConfig to {split: Source}",
     )
-    dir: str = option("", help="text, jsonl: the corpus directory; tfds: a prepared data set")
+    dir: str = option(
+        "", help="text, plain_text, jsonl: the corpus directory; tfds: a prepared data set"
+    )
     source_lang: str = option("en", help="language (file ending) of the input side")
     target_lang: str = option("de", help="language (file ending) of the output side")
     name: str = option("", help="tfds: name[/config[:version]] of a registered data set")
@@ -83,14 +86,24 @@ class DataConfig:
     )
     batching: str = option(
         "buckets",
-        choices=("buckets", "packing"),
-        help="pairs of like length side by side, or several pairs in one row (Transformer only)",
+        choices=("buckets", "packing", *CONTIGUOUS),
+        help="pairs of like length side by side, or several pairs in one row (Transformer only); "
+        "of text without sources: blocks at random places",
     )
     tokens_per_batch: int = option(
         4096,
         minimum=8,
         maximum=16_777_216,
         help="budget of a batch: rows x the longer of its two lengths, padding included",
+    )
+    block_len: int = option(
+        256, minimum=2, maximum=65_536, help="blocks: tokens in a row, which is what a model sees"
+    )
+    num_rows: int = option(
+        0,
+        minimum=0,
+        maximum=1_000_000,
+        help="blocks: rows of a batch; 0 = tokens_per_batch / block_len",
     )
     num_buckets: int = option(
         8, minimum=1, maximum=64, help="most batch shapes, and so most compilations of the step"
@@ -109,7 +122,7 @@ class DataConfig:
         0,
         minimum=0,
         maximum=1_000_000_000,
-        help="training pairs to use, from the start; 0 = all there are",
+        help="training pairs (plain_text: lines) to use, from the start; 0 = all there are",
     )
     val_examples: int = option(
         1000, minimum=1, maximum=1_000_000, help="generated tasks: pairs in the val split"
@@ -138,3 +151,8 @@ class DataConfig:
     prefetch: int = option(
         4, minimum=1, maximum=256, help="batches made ahead of the step by a background thread"
     )
+
+    @property
+    def contiguous(self) -> bool:
+        """Whether batches hold one running text without sources, and not pairs."""
+        return self.batching in CONTIGUOUS

@@ -6,12 +6,14 @@ from typing import Any
 from seqgen.data import cache
 from seqgen.data.batching import BatchInfo, Shape, assemble, batch_info, slice_rows
 from seqgen.data.config import DataConfig
+from seqgen.data.contiguous import ContiguousText, TextSize, cut, eval_windows, text_shape
 from seqgen.data.sources import Source
 from seqgen.data.token_cache import TokenizedSplit, read_all, tokenize_split
+from seqgen.data.tokenizer import utf8
 from seqgen.data.tokenizer_store import Tokenizers
 from seqgen.data.training_set import Plan, TrainingSet, eval_plan, overlong, pair_ids
 from seqgen.errors import DataError
-from seqgen.types import Batch, nearest
+from seqgen.types import UNK_ID, Batch, nearest
 
 Report = Callable[[str], None]
 
@@ -44,7 +46,7 @@ class TextData:
         self._sampling = sampling
         self._say = report or (lambda message: None)
         self._tokenized: dict[str, TokenizedSplit] = {}
-        self._training: TrainingSet | None = None
+        self._training: TrainingSet | ContiguousText | None = None
         self.fingerprint = {
             "corpus": corpus_fingerprint(self.splits, cfg),
             "source_tokenizer": tokenizers.source.fingerprint,
@@ -81,11 +83,15 @@ class TextData:
             )
             self._tokenized[split] = ids
             self.report["splits"][split].update(
-                pairs_used=count,
-                source_tokens=int(ids.source_lens.sum()),
-                target_tokens=int(ids.target_lens.sum()),
-                blank=int(ids.blank.sum()),
-                overlong=int(overlong(ids, self.cfg).sum()),
+                {"lines_used": count, "tokens": len(ids.target_ids)}
+                if self.cfg.contiguous
+                else {
+                    "pairs_used": count,
+                    "source_tokens": int(ids.source_lens.sum()),
+                    "target_tokens": int(ids.target_lens.sum()),
+                    "blank": int(ids.blank.sum()),
+                    "overlong": int(overlong(ids, self.cfg).sum()),
+                }
             )
         return self._tokenized[split]
 
@@ -144,11 +150,18 @@ class TextData:
     ) -> Iterator[Batch]:
         """The first `max_examples` (0 = all) examples of a split once each, in few shapes.
 
-        Pairs over the limits are cut to them; unused rows have weight 0.
+        Pairs over the limits are cut to them; unused rows have weight 0. Of contiguous text, each
+        token of the first lines is predicted once.
         """
         ids = self.tokenized(split)
         count = min(len(ids), max_examples or len(ids))
         if not count:
+            return
+        if self.cfg.contiguous:
+            shape = text_shape(self.cfg, rows_multiple=rows_multiple)
+            text = ids.target_ids[: ids.target_offsets[count]]
+            for windows in eval_windows(len(text), shape):
+                yield cut(text, windows, length=shape.target_len)
             return
         plan = eval_plan(ids, self.cfg, count=count, rows_multiple=rows_multiple)
         for index in range(plan.batches_per_epoch):
@@ -170,6 +183,22 @@ class TextData:
         case = str.lower if self.cfg.lowercase else str
         return [{"source": case(p["source"]), "target": case(p["target"])} for p in pairs]
 
+    def text_size(self, split: str, max_examples: int = 0) -> TextSize:
+        """What `eval_batches` of contiguous text predicts.
+
+        Raises:
+          DataError: if there is no such split.
+        """
+        ids = self.tokenized(split)
+        lines = [line["target"] for line in self.examples(split, max_examples)]
+        tokens = ids.target_ids[: ids.target_offsets[len(lines)]]
+        return TextSize(
+            tokens=len(tokens),
+            unknown_tokens=int((tokens == UNK_ID).sum()),
+            characters=sum(map(len, lines)),
+            bytes=sum(len(utf8(line)) for line in lines),
+        )
+
     def _source(self, split: str) -> Source:
         if split not in self.splits:
             guess = nearest(split, self.splits)
@@ -186,7 +215,11 @@ class TextData:
         if self._training is None:
             ids = self.tokenized("train")
             sample = self._sample if self._sampling else None
-            self._training = TrainingSet(ids, self.cfg, sample=sample)
+            self._training = (
+                ContiguousText(ids.target_ids, self.cfg)
+                if self.cfg.contiguous
+                else TrainingSet(ids, self.cfg, sample=sample)
+            )
             self.report["splits"]["train"].update(self._training.counts)
         plan = self._training.plan(rows_multiple=rows_multiple, seed=seed)
         self.report["batches"] = {

@@ -13,6 +13,7 @@ from seqgen.data.token_cache import read_all
 from seqgen.data.tokenizer_store import (
     TOKENIZER_JSON,
     Tokenizers,
+    build_multiline_tokenizers,
     build_tokenizers,
     load_tokenizers,
     read_record,
@@ -79,7 +80,12 @@ def _tokenizers(
             settings[field] = cache.digest_file(Path(settings[field]))
     learnt = tokenizer_cfg.kind not in ("byte", "given")
     made_from = cache.digest_json(
-        [settings, cfg.lowercase, [train.fingerprint, count] if learnt else None]
+        [
+            settings,
+            cfg.lowercase,
+            [train.fingerprint, count] if learnt else None,
+            *(["multiline"] if cfg.contiguous else []),
+        ]
     )
     directory = None if workdir is None else Path(workdir) / "tokenizer"
     if directory is not None and (directory / TOKENIZER_JSON).exists():
@@ -97,12 +103,17 @@ def _tokenizers(
         def texts(side: str) -> Callable[[], Iterator[str]]:
             return lambda: (pair[side] for chunk in read_all(train, count) for pair in chunk)
 
-        made = build_tokenizers(
-            tokenizer_cfg,
-            source_texts=texts("source"),
-            target_texts=texts("target"),
-            lowercase=cfg.lowercase,
-        )
+        if cfg.contiguous:
+            made = build_multiline_tokenizers(
+                tokenizer_cfg, texts=texts("target"), lowercase=cfg.lowercase
+            )
+        else:
+            made = build_tokenizers(
+                tokenizer_cfg,
+                source_texts=texts("source"),
+                target_texts=texts("target"),
+                lowercase=cfg.lowercase,
+            )
         save_tokenizers(made, target, made_from=made_from)
 
     cache.build_once(cached, build)

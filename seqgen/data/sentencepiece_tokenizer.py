@@ -165,11 +165,18 @@ class SentencePieceTokenizer:
 
 
 def train_sentencepiece(
-    texts: Iterable[str], cfg: TokenizerConfig, *, lowercase: bool = False
+    texts: Iterable[str],
+    cfg: TokenizerConfig,
+    *,
+    lowercase: bool = False,
+    own: Sequence[str] = (),
 ) -> SentencePieceTokenizer:
     """Train a BPE or unigram model; the same texts in the same order give the same bytes.
 
     One thread and no shuffling: the sums of several threads would depend on their number.
+
+    Args:
+      own: pieces that are in the vocabulary and in no other piece.
 
     Raises:
       DataError: if there is no text, or the vocabulary is too small for its characters.
@@ -194,6 +201,7 @@ def train_sentencepiece(
             unk_id=UNK_ID,
             bos_id=BOS_ID,
             eos_id=EOS_ID,
+            user_defined_symbols=list(own),
             minloglevel=2,
         )
     except RuntimeError as error:

@@ -7,6 +7,7 @@ from typing import Any
 
 from seqgen.data import cache
 from seqgen.data.config import TokenizerConfig
+from seqgen.data.multiline import LINE_END, MultilineTokenizer
 from seqgen.data.tokenizer import ByteTokenizer, SavableTokenizer, TableTokenizer, build_table
 from seqgen.errors import DataError
 
@@ -74,6 +75,36 @@ def build_tokenizers(
     )
 
 
+def build_multiline_tokenizers(
+    cfg: TokenizerConfig, *, texts: Callable[[], Iterable[str]], lowercase: bool = False
+) -> Tokenizers:
+    """The one tokenizer of text without sources; see `build_tokenizers`.
+
+    Args:
+      texts: gives the training text line by line, each with its line end.
+
+    Raises:
+      DataError: also if it could not write a line end.
+    """
+    from seqgen.data import sentencepiece_tokenizer as pieces
+
+    if cfg.kind in ("bpe", "unigram"):
+        lines = (text.removesuffix(LINE_END) for text in texts())
+        one: Any = pieces.train_sentencepiece(lines, cfg, lowercase=lowercase, own=(LINE_END,))
+    else:
+
+        def parts() -> Iterator[str]:
+            for text in texts():
+                yield text.removesuffix(LINE_END)
+                yield LINE_END
+
+        one = build_tokenizers(
+            cfg, source_texts=parts, target_texts=lambda: (), lowercase=lowercase
+        ).target
+    one = MultilineTokenizer(one)
+    return Tokenizers(one, one)
+
+
 def save_tokenizers(tokenizers: Tokenizers, directory: Path, *, made_from: str) -> None:
     """Write both tokenizers and tokenizer.json into an existing directory.
 
@@ -88,6 +119,7 @@ def save_tokenizers(tokenizers: Tokenizers, directory: Path, *, made_from: str) 
         name = f"{stem}{suffix}"
         tokenizer.save(directory / name)
         entries[side] = {
+            "multiline": isinstance(tokenizer, MultilineTokenizer),
             "kind": tokenizer.kind,
             "file": name,
             "file_digest": cache.digest_file(directory / name),
@@ -140,11 +172,13 @@ def _load(directory: Path, entry: dict[str, Any]) -> Any:
         path = directory / name
         if cache.digest_file(path) != entry["file_digest"]:
             raise ValueError(f"{path} was changed after it was saved")
+        fields = {} if entry["kind"] == "sentencepiece" else cache.read_json(path)
         if entry["kind"] == "sentencepiece":
-            return pieces.SentencePieceTokenizer(path.read_bytes(), **entry["options"])
-        fields = cache.read_json(path)
-        if entry["kind"] == "byte":
-            return ByteTokenizer(lowercase=fields["lowercase"])
-        return TableTokenizer(fields.pop("pieces"), **fields)
+            one: Any = pieces.SentencePieceTokenizer(path.read_bytes(), **entry["options"])
+        elif entry["kind"] == "byte":
+            one = ByteTokenizer(lowercase=fields["lowercase"])
+        else:
+            one = TableTokenizer(fields.pop("pieces"), **fields)
+        return MultilineTokenizer(one) if entry.get("multiline") else one
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"cannot load a tokenizer of {directory}", details=[str(error)]) from error

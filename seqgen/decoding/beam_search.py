@@ -10,12 +10,20 @@ from seqgen.decoding.constraints import token_rules
 from seqgen.decoding.hypotheses import Hypotheses
 from seqgen.decoding.length_penalty import best_attainable_score, length_penalty
 from seqgen.decoding.prompts import Prompt
+from seqgen.decoding.rules import (
+    apply_rules,
+    ends_answer,
+    has_penalties,
+    num_stop_tokens,
+    own_log_probs,
+    own_normalizers,
+)
 from seqgen.decoding.shrinking import run_shrinking, take_sentences
 from seqgen.decoding.stepping import next_logits, write_tokens
 from seqgen.decoding.stops import follow
 from seqgen.decoding.top_tokens import top_tokens
 from seqgen.models.base import Decodable
-from seqgen.types import BOS_ID, EOS_ID, PAD_ID, Array, Encoded, PyTree
+from seqgen.types import BOS_ID, PAD_ID, Array, Encoded, PyTree
 
 
 @jax.tree_util.register_dataclass
@@ -26,10 +34,13 @@ class BeamState:
     Attributes:
       position: int32 scalar, tokens generated so far.
       live_ids: int32 [B, K, T].
-      live_log_probs: float32 [B, K], best first; -inf marks a beam that holds nothing.
+      live_log_probs: float32 [B, K], of penalised logits, best first; -inf marks a beam that holds
+        nothing.
+      live_own_log_probs: float32 [B, K], the model's own; None where nothing is penalised, so that
+        `live_log_probs` are.
       ids: int32 [B, N, T] of finished hypotheses, best first.
       scores: float32 [B, N]; -inf marks an empty place.
-      log_probs: float32 [B, N].
+      log_probs: float32 [B, N], the model's own.
       lengths: int32 [B, N].
       num_finished: int32 [B], finished hypotheses met so far.
       done: bool [B], nothing more is searched for this sentence.
@@ -42,6 +53,7 @@ class BeamState:
     position: Array
     live_ids: Array
     live_log_probs: Array
+    live_own_log_probs: Array | None
     ids: Array
     scores: Array
     log_probs: Array
@@ -66,8 +78,8 @@ def beam_search(
 ) -> Hypotheses:
     """The N best hypotheses of a beam of K, by log-probability over length penalty.
 
-    A hypothesis that ends is kept only if its EOS ranks among the K best continuations (as Hugging
-    Face and fairseq do), so that a beam of one is greedy search.
+    A hypothesis that ends is kept only if its last token ranks among the K best continuations (as
+    Hugging Face and fairseq do), so that a beam of one is greedy search.
 
     Args:
       model: the decoder.
@@ -84,6 +96,7 @@ def beam_search(
         position=jnp.int32(0),
         live_ids=jnp.full((batch, beams, max_len), PAD_ID, jnp.int32),
         live_log_probs=jnp.full((batch, beams), -jnp.inf).at[:, 0].set(0.0),
+        live_own_log_probs=None,
         ids=jnp.full((batch, answers, max_len), PAD_ID, jnp.int32),
         scores=jnp.full((batch, answers), -jnp.inf),
         log_probs=jnp.full((batch, answers), -jnp.inf),
@@ -95,21 +108,18 @@ def beam_search(
         stop_states=None if prompt is None else jnp.zeros((batch, beams), jnp.int32),
         model=model.init_decode(encoded, max_len=max_len, num_beams=beams),
     )
+    if has_penalties(values):
+        start = dataclasses.replace(start, live_own_log_probs=start.live_log_probs)
 
     def step(state: BeamState) -> BeamState:
         logits, model_state = next_logits(
             model, state.model, state.live_ids, state.position, state.first_ids
         )
-        log_probs, parents, tokens = _best_continuations(logits, state, values)
-        ends, stop_states = tokens == EOS_ID, None
+        found = _best_continuations(logits, state, values)
         if prompt is not None:
-            assert state.stop_states is not None
-            begun = jnp.take_along_axis(state.stop_states, parents, axis=1)
-            stop_states, stopped = follow(prompt.stops, begun, tokens)
-            ends = ends | stopped | (state.position + 1 >= state.limits)[:, None]
-        state = _keep_finished(state, log_probs, parents, tokens, ends, shape, values)
-        continuations = log_probs, parents, tokens, stop_states
-        state = _advance(state, continuations, ends, model, model_state)
+            found = _end_by_prompt(found, state, prompt)
+        state = _keep_finished(state, found, shape, values)
+        state = _advance(state, found, model, model_state)
         return _mark_done(state, shape, values)
 
     found, final = run_shrinking(
@@ -124,82 +134,123 @@ def beam_search(
     return Hypotheses(**found, num_steps=final.position)
 
 
-def _best_continuations(
-    logits: Array, state: BeamState, values: SearchValues
-) -> tuple[Array, Array, Array]:
-    """The 2K best continuations of a sentence, best first: log-probs, parents, tokens [B, 2K].
+@dataclasses.dataclass(frozen=True)
+class Continuations:
+    """The best continuations of each sentence, best first.
 
-    One beam adds at most K + 1 of them: K that live on, and its EOS. Ties go to the lowest beam,
-    then to the lowest id.
+    Attributes:
+      log_probs: float32 [B, n], of penalised logits.
+      own_log_probs: float32 [B, n], the model's own; the same array where nothing is penalised.
+      parents: int32 [B, n], the beam that goes on.
+      tokens: int32 [B, n].
+      ends: bool [B, n], whether the token ends the answer.
+      stop_states: int32 [B, n] of `stops.follow`; None without a prompt.
+    """
+
+    log_probs: Array
+    own_log_probs: Array
+    parents: Array
+    tokens: Array
+    ends: Array
+    stop_states: Array | None = None
+
+
+def _best_continuations(logits: Array, state: BeamState, values: SearchValues) -> Continuations:
+    """The 2K best continuations of a sentence, and K more for each stop token beside EOS.
+
+    One beam adds at most K + 1 of them: K that live on, and its EOS; one more for each stop token.
+    Ties go to the lowest beam, then to the lowest id.
     """
     batch, beams, vocab = logits.shape
     constrain = token_rules(state, values)
-    gains, tokens = top_tokens(logits, min(beams + 1, vocab), constrain)
+    ruled = apply_rules(logits, state.live_ids, state, values=values)
+    normalizers = own_normalizers(logits, ruled)
+    ends = 1 + num_stop_tokens(values)
+    gains, tokens = top_tokens(ruled, min(beams + ends, vocab), constrain, normalizers)
     # One logit that is not a number spoils the sum of all: such a beam has no continuation.
     gains = jnp.where(jnp.isnan(gains), -jnp.inf, gains)
     totals = (state.live_log_probs[:, :, None] + gains).reshape(batch, -1)
-    log_probs, places = jax.lax.top_k(totals, 2 * beams)
+    log_probs, places = jax.lax.top_k(totals, min((1 + ends) * beams, totals.shape[1]))
     parents = places // gains.shape[2]
-    return log_probs, parents, jnp.take_along_axis(tokens.reshape(batch, -1), places, axis=1)
+    own_totals = log_probs
+    if state.live_own_log_probs is not None:
+        own = own_log_probs(logits, tokens, normalizers)
+        own = (state.live_own_log_probs[:, :, None] + own).reshape(batch, -1)
+        own_totals = jnp.take_along_axis(own, places, axis=1)
+    tokens = jnp.take_along_axis(tokens.reshape(batch, -1), places, axis=1)
+    return Continuations(
+        log_probs=log_probs,
+        own_log_probs=own_totals,
+        parents=parents,
+        tokens=tokens,
+        ends=ends_answer(tokens, values),
+    )
+
+
+def _end_by_prompt(found: Continuations, state: BeamState, prompt: Prompt) -> Continuations:
+    """Continuations of a prompt, which end at a stop string and at their limit, too."""
+    assert state.stop_states is not None
+    begun = jnp.take_along_axis(state.stop_states, found.parents, axis=1)
+    stop_states, stopped = follow(prompt.stops, begun, found.tokens)
+    ends = found.ends | stopped | (state.position + 1 >= state.limits)[:, None]
+    return dataclasses.replace(found, ends=ends, stop_states=stop_states)
 
 
 def _keep_finished(
-    state: BeamState,
-    log_probs: Array,
-    parents: Array,
-    tokens: Array,
-    ends: Array,
-    shape: SearchShape,
-    values: SearchValues,
+    state: BeamState, found: Continuations, shape: SearchShape, values: SearchValues
 ) -> BeamState:
     """Merge the hypotheses that end now into the N best finished ones."""
     beams = shape.num_beams
-    ends = ends[:, :beams] & jnp.isfinite(log_probs[:, :beams]) & ~state.done[:, None]
+    log_probs, parents = found.log_probs, found.parents
+    ends = found.ends[:, :beams] & jnp.isfinite(log_probs[:, :beams]) & ~state.done[:, None]
     length = state.position + 1
     penalty = length_penalty(length, values.length_penalty, kind=shape.length_penalty_kind)
     new_log_probs = jnp.where(ends, log_probs[:, :beams], -jnp.inf)
     new_ids = jnp.take_along_axis(state.live_ids, parents[:, :beams, None], axis=1)
-    new_ids = write_tokens(new_ids, tokens[:, :beams], state.position)
+    new_ids = write_tokens(new_ids, found.tokens[:, :beams], state.position)
     # Old ones stand first, so that a tie keeps the hypothesis that was found first.
     scores, places = jax.lax.top_k(
         jnp.concatenate([state.scores, new_log_probs / penalty], axis=1), state.scores.shape[1]
     )
+    if state.live_own_log_probs is not None:
+        new_log_probs = jnp.where(ends, found.own_log_probs[:, :beams], -jnp.inf)
 
     def merged(old: Array, new: Array) -> Array:
         both = jnp.concatenate([old, new], axis=1)
         return jnp.take_along_axis(both, places.reshape(places.shape + (1,) * (old.ndim - 2)), 1)
 
-    found = scores > -jnp.inf
+    kept = scores > -jnp.inf
     return dataclasses.replace(
         state,
         scores=scores,
-        ids=jnp.where(found[:, :, None], merged(state.ids, new_ids), PAD_ID),
+        ids=jnp.where(kept[:, :, None], merged(state.ids, new_ids), PAD_ID),
         log_probs=merged(state.log_probs, new_log_probs),
-        lengths=jnp.where(found, merged(state.lengths, jnp.broadcast_to(length, ends.shape)), 0),
+        lengths=jnp.where(kept, merged(state.lengths, jnp.broadcast_to(length, ends.shape)), 0),
         num_finished=state.num_finished + jnp.sum(ends, axis=1, dtype=jnp.int32),
     )
 
 
 def _advance(
-    state: BeamState,
-    continuations: tuple[Array, Array, Array, Array | None],
-    ends: Array,
-    model: Decodable,
-    model_state: PyTree,
+    state: BeamState, found: Continuations, model: Decodable, model_state: PyTree
 ) -> BeamState:
     """Let the K best continuations that do not end live on."""
-    log_probs, *others = continuations
     beams = state.live_ids.shape[1]
-    live_log_probs, places = jax.lax.top_k(jnp.where(ends, -jnp.inf, log_probs), beams)
-    parents, tokens, stop_states = jax.tree.map(
-        lambda leaf: jnp.take_along_axis(leaf, places, axis=1), others
-    )
+    living = jnp.where(found.ends, -jnp.inf, found.log_probs)
+    live_log_probs, places = jax.lax.top_k(living, beams)
+    parents = jnp.take_along_axis(found.parents, places, axis=1)
+    tokens = jnp.take_along_axis(found.tokens, places, axis=1)
     live_ids = jnp.take_along_axis(state.live_ids, parents[:, :, None], axis=1)
+    own, stop_states = state.live_own_log_probs, found.stop_states
+    if own is not None:
+        own = jnp.take_along_axis(found.own_log_probs, places, axis=1)
+    if stop_states is not None:
+        stop_states = jnp.take_along_axis(stop_states, places, axis=1)
     return dataclasses.replace(
         state,
         position=state.position + 1,
         live_ids=write_tokens(live_ids, tokens, state.position),
         live_log_probs=live_log_probs,
+        live_own_log_probs=own,
         stop_states=stop_states,
         model=model.reorder(model_state, parents),
     )

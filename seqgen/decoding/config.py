@@ -6,16 +6,19 @@ or a VALUE (`SearchValues`, traced): changing a value never compiles anything ag
 
 import dataclasses
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from seqgen.decoding.id_tables import forced_ids, stop_ids, word_table
 from seqgen.decoding.length_penalty import LENGTH_PENALTY_KINDS
 from seqgen.errors import ConfigError
 from seqgen.types import Array, nearest, option
 
-SAMPLING_OPTIONS = ("temperature", "top_k", "top_p", "seed")
+SAMPLING_OPTIONS = ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
+TOKEN_OPTIONS = ("bad_words", "forced_prefix", "stop_token_ids")  # which name tokens
 EARLY_STOPPING = ("safe", "first", "heuristic")
 
 
@@ -41,7 +44,15 @@ class SearchShape:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SearchValues:
-    """The numbers of a search, all scalar arrays (float32, int32, bool); see `DecodeConfig`."""
+    """The numbers of a search, scalar arrays unless told otherwise; see `DecodeConfig`.
+
+    From `min_p` on, None is a rule that is off, and no part of the compiled program.
+
+    Attributes:
+      bad_words: int32 [W, L] of `id_tables.word_table`.
+      forced_prefix: int32 [P] of `id_tables.forced_ids`.
+      stop_token_ids: int32 [n] of `id_tables.stop_ids`.
+    """
 
     length_penalty: Array
     min_length: Array
@@ -52,6 +63,15 @@ class SearchValues:
     temperature: Array
     top_k: Array
     top_p: Array
+    min_p: Array | None = None
+    typical_p: Array | None = None
+    repetition_penalty: Array | None = None
+    frequency_penalty: Array | None = None
+    presence_penalty: Array | None = None
+    no_repeat_ngram_size: Array | None = None
+    bad_words: Array | None = None
+    forced_prefix: Array | None = None
+    stop_token_ids: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +119,23 @@ class DecodeConfig:
         (), help="language models: texts before which an answer is cut; it ends when it holds one"
     )
     suppress_unk: bool = option(False, help="never generate the unknown token")
+    repetition_penalty: float = option(
+        1.0, minimum=1.0, maximum=100.0, help="CTRL's, on tokens generated before; 1 = none"
+    )
+    frequency_penalty: float = option(
+        0.0, minimum=0.0, maximum=100.0, help="taken off a logit for each time its token came"
+    )
+    presence_penalty: float = option(
+        0.0, minimum=0.0, maximum=100.0, help="taken off a logit once if its token came"
+    )
+    no_repeat_ngram_size: int = option(
+        0, minimum=0, help="no so many tokens in a row come twice in an answer; 0 = any may"
+    )
+    bad_words: tuple[str, ...] = option((), help="texts that no answer holds, as they are cut")
+    forced_prefix: str = option("", help="text that every answer begins with")
+    stop_token_ids: tuple[int, ...] = option(
+        (), minimum=0, help="target ids that end an answer as EOS does"
+    )
     do_sample: bool = option(False, help="draw tokens from the model's distribution")
     temperature: float = option(
         1.0, minimum=1e-3, maximum=1e3, help="sampling: logits are divided by it"
@@ -109,6 +146,18 @@ class DecodeConfig:
         minimum=0.0,
         maximum=1.0,
         help="sampling: only the likeliest tokens whose probabilities first reach p",
+    )
+    min_p: float = option(
+        0.0,
+        minimum=0.0,
+        maximum=1.0,
+        help="sampling: only tokens of at least so much of the likeliest one's probability",
+    )
+    typical_p: float = option(
+        1.0,
+        minimum=0.0,
+        maximum=1.0,
+        help="sampling: only the tokens of most typical surprise that first reach this mass",
     )
     seed: int = option(0, minimum=0, maximum=2**31 - 1, help="sampling: seed of all draws")
     max_source_length: int = option(
@@ -127,10 +176,6 @@ class DecodeConfig:
                 f"do_sample with num_beams={self.num_beams}",
                 details=["sampling needs num_beams=1", "for several: num_return_sequences"],
             )
-        if not all(isinstance(text, str) and text for text in self.stop):
-            raise ConfigError(
-                f"bad value for  stop: {self.stop!r}", details=["it takes       texts, none empty"]
-            )
         if self.max_length and self.min_length >= self.max_length:
             raise ConfigError(
                 f"min_length={self.min_length} leaves no room below max_length={self.max_length}",
@@ -143,7 +188,7 @@ class DecodeConfig:
             )
 
     def replace(self, **overrides: Any) -> "DecodeConfig":
-        """A copy with some options changed.
+        """A copy with some options changed; one text or id may stand for several.
 
         Asking for sampling means one beam, and asking for several beams means search, unless the
         other option is given too.
@@ -152,16 +197,17 @@ class DecodeConfig:
           ConfigError: if an option is unknown (the nearest is named), out of range, or would be
             ignored.
         """
-        names = [field.name for field in dataclasses.fields(self)]
+        kinds = {field.name: type(field.default) for field in dataclasses.fields(self)}
         for name in overrides:
-            if name not in names:
-                guess = nearest(name, names)
+            if name not in kinds:
+                guess = nearest(name, kinds)
                 raise ConfigError(
                     f"unknown decode option {name!r}",
                     details=[f"did you mean   {guess}"]
                     if guess
-                    else [f"known: {', '.join(names)}"],
+                    else [f"known: {', '.join(kinds)}"],
                 )
+        overrides = {n: _several(v) if kinds[n] is tuple else v for n, v in overrides.items()}
         sampling = overrides.get("do_sample", self.do_sample and overrides.get("num_beams", 1) == 1)
         idle = [name for name in SAMPLING_OPTIONS if name in overrides]
         if idle and not sampling:
@@ -172,9 +218,6 @@ class DecodeConfig:
             overrides.setdefault("num_beams", 1)
         elif overrides.get("num_beams", 1) != 1:
             overrides.setdefault("do_sample", False)
-        if "stop" in overrides:
-            stop = overrides["stop"]
-            overrides["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
         return dataclasses.replace(self, **overrides)
 
     def shape(self) -> SearchShape:
@@ -188,8 +231,18 @@ class DecodeConfig:
             do_sample=self.do_sample,
         )
 
-    def values(self) -> SearchValues:
-        """The traced part."""
+    def values(self, encode: Callable[[str], Sequence[int]] | None = None) -> SearchValues:
+        """The traced part.
+
+        Args:
+          encode: the target tokenizer's, where `bad_words` or `forced_prefix` are given.
+
+        Raises:
+          ConfigError: if `forced_prefix` holds what the vocabulary does not.
+          ValueError: if a text is given without `encode`.
+        """
+        if encode is None and (self.bad_words or self.forced_prefix):
+            raise ValueError("bad_words and forced_prefix are texts: give values(encode)")
         return SearchValues(
             length_penalty=jnp.float32(self.length_penalty),
             min_length=jnp.int32(self.min_length),
@@ -200,6 +253,15 @@ class DecodeConfig:
             temperature=jnp.float32(self.temperature),
             top_k=jnp.int32(self.top_k),
             top_p=jnp.float32(self.top_p),
+            min_p=_unless(self.min_p, 0.0),
+            typical_p=_unless(self.typical_p, 1.0),
+            repetition_penalty=_unless(self.repetition_penalty, 1.0),
+            frequency_penalty=_unless(self.frequency_penalty, 0.0),
+            presence_penalty=_unless(self.presence_penalty, 0.0),
+            no_repeat_ngram_size=_unless(self.no_repeat_ngram_size, 0),
+            bad_words=word_table(self.bad_words, encode) if encode else None,
+            forced_prefix=forced_ids(self.forced_prefix, encode) if encode else None,
+            stop_token_ids=stop_ids(self.stop_token_ids),
         )
 
     def max_len(self, source_len: int) -> int:
@@ -208,6 +270,18 @@ class DecodeConfig:
             return self.max_length
         # One more than the product says: the traced limits are rounded to float32.
         return max(1, math.floor(self.max_length_ratio * source_len) + 1 + self.max_length_offset)
+
+
+def _several(value: Any) -> tuple[Any, ...]:
+    """The value of an option that takes several: a list of them, or one."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _unless(value: float, off: float) -> Array | None:
+    """A number as a scalar array of its type, None where it is `off`."""
+    if value == off:
+        return None
+    return jnp.int32(value) if isinstance(off, int) else jnp.float32(value)
 
 
 def _check_range(field: dataclasses.Field, value: Any) -> None:
@@ -219,6 +293,16 @@ def _check_range(field: dataclasses.Field, value: Any) -> None:
         details.append(f"it takes       one of {', '.join(choices)}")
         raise ConfigError(f"bad value for  {field.name}: {value!r}", details=details)
     kind = type(field.default)
+    if kind is tuple:
+        element = int if low is not None else str
+        right_type = isinstance(value, tuple) and all(type(item) is element for item in value)
+        if not right_type or any(item == "" if low is None else item < low for item in value):
+            takes = f"several {element.__name__}s, "
+            takes += "none empty" if low is None else f"at least {low}"
+            raise ConfigError(
+                f"bad value for  {field.name}: {value!r}", details=[f"it takes       {takes}"]
+            )
+        return
     number = isinstance(value, int | float) and not isinstance(value, bool)
     right_type = number if kind is float else type(value) is kind
     inside = right_type and (low is None or value >= low) and (high is None or value <= high)

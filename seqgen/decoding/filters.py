@@ -1,4 +1,4 @@
-"""Top-k and top-p filters without a sort, so that k and p may be traced numbers.
+"""Filters of sampling without a sort, so that their numbers may be traced.
 
 The threshold that a sort would give is found exactly by bisection over the 32 bits of a float:
 thirty-two cheap passes instead of ordering the vocabulary. Equal logits are kept or dropped
@@ -39,7 +39,42 @@ def keep_top_p(logits: Array, p: Array) -> Array:
       p: float32 scalar in [0, 1].
     """
     probs = jax.nn.softmax(logits, axis=-1)
-    keys = _ordered_bits(probs)
+    return _keep_mass(logits, probs, probs, p)
+
+
+def keep_min_p(logits: Array, p: Array) -> Array:
+    """Logits [..., V] of tokens at least p times as likely as the likeliest, others -inf.
+
+    Nguyen et al. 2024, arXiv:2407.01082; Hugging Face `min_p`.
+
+    Args:
+      logits: float32, no NaN.
+      p: float32 scalar in [0, 1].
+    """
+    threshold = jnp.max(logits, axis=-1, keepdims=True) + jnp.log(p)
+    return jnp.where(logits >= threshold, logits, -jnp.inf)
+
+
+def keep_typical(logits: Array, p: Array) -> Array:
+    """Logits [..., V] cut to the locally typical set (Meister et al. 2023, arXiv:2202.00666, 3).
+
+    Tokens are ranked by how near their surprise -log q is to the entropy of q; the set is the
+    smallest of first ones whose probabilities sum to at least p, and the first one always stays.
+    Hugging Face `typical_p`.
+
+    Args:
+      logits: float32, no NaN.
+      p: float32 scalar in [0, 1].
+    """
+    log_probs = jax.nn.log_softmax(logits, axis=-1)
+    probs = jnp.exp(log_probs)
+    entropy = -jnp.sum(jnp.where(probs > 0, probs * log_probs, 0.0), axis=-1, keepdims=True)
+    return _keep_mass(logits, probs, -jnp.abs(log_probs + entropy), p)
+
+
+def _keep_mass(logits: Array, probs: Array, ranks: Array, p: Array) -> Array:
+    """Logits of the tokens of highest rank whose probabilities first reach p, others -inf."""
+    keys = _ordered_bits(ranks)
     threshold = _largest_passing(
         lambda bits: jnp.sum(jnp.where(keys >= bits, probs, 0.0), axis=-1, keepdims=True) >= p,
         keys.shape[:-1],

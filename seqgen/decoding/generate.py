@@ -10,6 +10,7 @@ from seqgen.decoding.constraints import length_limits
 from seqgen.decoding.hypotheses import Hypotheses
 from seqgen.decoding.prompts import Prompt
 from seqgen.decoding.sampling import make_row_keys, sample
+from seqgen.decoding.shortlist import Candidates, ShortlistedModel
 from seqgen.models.base import Decodable
 from seqgen.types import Array, Sequences
 
@@ -27,7 +28,7 @@ def generate(
     Args:
       model: a bound model.
       source: B sentences, one a row, ids ending with EOS_ID.
-      config: options.
+      config: options; `bad_words` and `forced_prefix` are texts, which `search` alone takes.
       row_keys: typed PRNG keys [B] of `make_row_keys`; by default line numbers are row numbers.
       max_len: room for an answer, EOS included; by default what the options allow for the width of
         `source`. Answers are cut to it.
@@ -53,6 +54,7 @@ def search(
     values: SearchValues,
     max_len: int,
     prompt: Prompt | None = None,
+    candidates: Candidates | None = None,
 ) -> Hypotheses:
     """`generate` with the options split into what is static and what is traced.
 
@@ -64,7 +66,12 @@ def search(
       values: numbers (traced).
       max_len: room for an answer, EOS included (static).
       prompt: for language models, whose `source` is all of a prompt but its last token.
+      candidates: the tokens that answers are made of, of `Shortlist.candidates`; None = all.
     """
+    if candidates is not None:
+        cut = ShortlistedModel(model, candidates)
+        found = search(cut, source, row_keys, shape=shape, values=values, max_len=max_len)
+        return cut.in_whole_vocabulary(found)
     encoded = model.encode(source)
     if prompt is None:
         source_lengths = jnp.sum(source.segments > 0, axis=1, dtype=jnp.int32)

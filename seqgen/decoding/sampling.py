@@ -7,10 +7,17 @@ import jax.numpy as jnp
 
 from seqgen.decoding.config import SearchShape, SearchValues
 from seqgen.decoding.constraints import token_rules
-from seqgen.decoding.filters import keep_top_k, keep_top_p
+from seqgen.decoding.filters import keep_min_p, keep_top_k, keep_top_p, keep_typical
 from seqgen.decoding.hypotheses import Hypotheses
 from seqgen.decoding.length_penalty import length_penalty
 from seqgen.decoding.prompts import Prompt
+from seqgen.decoding.rules import (
+    apply_rules,
+    ends_answer,
+    has_penalties,
+    own_log_probs,
+    own_normalizers,
+)
 from seqgen.decoding.shrinking import run_shrinking, take_sentences
 from seqgen.decoding.stepping import next_logits, write_tokens
 from seqgen.decoding.stops import follow
@@ -32,7 +39,8 @@ class SampleState:
     Attributes:
       position: int32 scalar, tokens generated so far.
       ids: int32 [B, N, T].
-      log_probs: float32 [B, N].
+      log_probs: float32 [B, N], the model's own.
+      ruled_log_probs: float32 [B, N], of penalised logits; None where nothing is penalised.
       lengths: int32 [B, N]; final where `done`.
       done: bool [B, N].
       limits: int32 [B], most tokens of an answer.
@@ -45,6 +53,7 @@ class SampleState:
     position: Array
     ids: Array
     log_probs: Array
+    ruled_log_probs: Array | None
     lengths: Array
     done: Array
     limits: Array
@@ -85,6 +94,7 @@ def sample(
         position=jnp.int32(0),
         ids=jnp.full((batch, answers, max_len), PAD_ID, jnp.int32),
         log_probs=jnp.zeros((batch, answers)),
+        ruled_log_probs=jnp.zeros((batch, answers)) if has_penalties(values) else None,
         lengths=jnp.zeros((batch, answers), jnp.int32),
         done=jnp.zeros((batch, answers), bool),
         limits=limits,
@@ -99,11 +109,13 @@ def sample(
             model, state.model, state.ids, state.position, state.first_ids
         )
         constrain = token_rules(state, values)
+        ruled = apply_rules(logits, state.ids, state, values=values)
+        normalizers = own_normalizers(logits, ruled)
         if state.keys is None:
-            best, likeliest = top_tokens(logits, 1, constrain)
+            best, likeliest = top_tokens(ruled, 1, constrain, normalizers)
             gains, tokens = best[:, :, 0], likeliest[:, :, 0]
         else:
-            allowed = constrain(logits, jnp.arange(logits.shape[-1]))
+            allowed = constrain(ruled, jnp.arange(logits.shape[-1]))
             tokens = draw_tokens(allowed, _fold_position(state.keys, state.position), values)
             chosen = jnp.take_along_axis(allowed, tokens[:, :, None], axis=-1)[:, :, 0]
             gains = jnp.minimum(chosen - jax.nn.logsumexp(logits, axis=-1), 0.0)
@@ -111,16 +123,22 @@ def sample(
         lost = ~jnp.isfinite(gains)
         tokens = jnp.where(lost, EOS_ID, tokens).astype(jnp.int32)
         gains = jnp.where(lost, -jnp.inf, gains)
-        ends, stop_states = tokens == EOS_ID, None
+        ends, stop_states = ends_answer(tokens, values), None
         if prompt is not None:
             stop_states, stopped = follow(prompt.stops, state.stop_states, tokens)
             ends = ends | stopped | (state.position + 1 >= state.limits)[:, None]
         written = jnp.where(state.done, PAD_ID, tokens)
+        ruled_log_probs = state.ruled_log_probs
+        if ruled_log_probs is not None:
+            ruled_log_probs = jnp.where(state.done, ruled_log_probs, ruled_log_probs + gains)
+            own = own_log_probs(logits, tokens[:, :, None], normalizers)[:, :, 0]
+            gains = jnp.where(lost, -jnp.inf, own)
         return dataclasses.replace(
             state,
             position=state.position + 1,
             ids=write_tokens(state.ids, written, state.position),
             log_probs=jnp.where(state.done, state.log_probs, state.log_probs + gains),
+            ruled_log_probs=ruled_log_probs,
             lengths=jnp.where(state.done, state.lengths, state.position + 1),
             done=state.done | ends,
             stop_states=stop_states,
@@ -132,9 +150,9 @@ def sample(
         step=step,
         is_done=lambda state: jnp.all(state.done, axis=1),
         select=lambda state, rows: take_sentences(state, rows, model=model),
-        outputs=lambda state: (state.ids, state.log_probs, state.lengths),
+        outputs=lambda state: (state.ids, state.log_probs, state.ruled_log_probs, state.lengths),
     )
-    ids, log_probs, lengths = found
+    ids, log_probs, ruled_log_probs, lengths = found
     lost = log_probs == -jnp.inf
     lengths = jnp.where(lost, 0, lengths)
     penalty = length_penalty(lengths, values.length_penalty, kind=shape.length_penalty_kind)
@@ -142,18 +160,20 @@ def sample(
         ids=jnp.where(lost[:, :, None], PAD_ID, ids),
         lengths=lengths,
         log_probs=log_probs,
-        scores=log_probs / penalty,
+        scores=(log_probs if ruled_log_probs is None else ruled_log_probs) / penalty,
         num_steps=final.position,
     )
 
 
 def draw_tokens(logits: Array, keys: Array, values: SearchValues) -> Array:
-    """One id a row from softmax(logits / temperature) cut to top-k, then to top-p.
+    """One id a row from softmax(logits / temperature) cut to top-k, top-p, min-p, typical ones.
+
+    A filter sees what those before it left, in that order (Hugging Face's).
 
     Args:
       logits: float32 [B, N, V]; -inf is never drawn.
       keys: typed PRNG keys [B, N].
-      values: `temperature`, `top_k`, `top_p`.
+      values: `temperature`, `top_k`, `top_p`, `min_p`, `typical_p`.
 
     Returns:
       int32 [B, N].
@@ -165,6 +185,10 @@ def draw_tokens(logits: Array, keys: Array, values: SearchValues) -> Array:
     logits = jax.lax.cond(
         values.top_p < 1.0, lambda x: keep_top_p(x, values.top_p), lambda x: x, logits
     )
+    if values.min_p is not None:
+        logits = keep_min_p(logits, values.min_p)
+    if values.typical_p is not None:
+        logits = keep_typical(logits, values.typical_p)
     weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
     heights = jnp.cumsum(weights, axis=-1)
     draw = jax.vmap(jax.vmap(jax.random.uniform))(keys)[:, :, None] * heights[:, :, -1:]

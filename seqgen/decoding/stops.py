@@ -14,7 +14,9 @@ from seqgen.types import Array
 _FEWEST_STATES = 16
 
 
-def stop_table(stops: Sequence[str], pieces: Sequence[bytes]) -> np.ndarray:
+def stop_table(
+    stops: Sequence[str], pieces: Sequence[bytes], *, drops_line_space: bool = False
+) -> np.ndarray:
     """int32 [S, V]: the state after a token. State 0 is the first; in S - 1 a string is whole.
 
     S is a power of two of at least 16: other strings compile nothing again.
@@ -22,21 +24,26 @@ def stop_table(stops: Sequence[str], pieces: Sequence[bytes]) -> np.ndarray:
     Args:
       stops: not empty each; none = no answer is ever stopped.
       pieces: UTF-8 bytes that each token adds to a text (`Tokenizer.piece_bytes`).
+      drops_line_space: a space behind a newline is no part of the text.
     """
     moves, found = _automaton([stop.encode("utf-8", "surrogatepass") for stop in stops])
-    states = max(_FEWEST_STATES, 1 << len(moves).bit_length())
+    count = len(moves)
+    used = 2 * count if drops_line_space else count  # a second time for those behind a newline
+    states = max(_FEWEST_STATES, 1 << used.bit_length())
     table = np.zeros((states, len(pieces)), np.int32)
-    known = set().union(*moves)
+    known = set().union(*moves, b"\n " if drops_line_space else b"")
     for token, piece in enumerate(pieces):
         if piece and known.isdisjoint(piece):
             continue  # it breaks off whatever had begun
-        for state in range(len(moves)):
-            at = state
+        for state in range(used):
+            line_begins, at = divmod(state, count)
             for byte in piece:
                 if found[at]:
                     break
-                at = moves[at].get(byte, 0)
-            table[state, token] = states - 1 if found[at] else at
+                if not (line_begins and byte == ord(" ")):
+                    at = moves[at].get(byte, 0)
+                line_begins = drops_line_space and byte == ord("\n")
+            table[state, token] = states - 1 if found[at] else at + count * line_begins
     table[states - 1] = states - 1
     return table
 

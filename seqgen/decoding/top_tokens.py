@@ -11,7 +11,9 @@ from seqgen.types import NUM_CONTROL_IDS, Array
 Constrain = Callable[[Array, Array], Array]
 
 
-def top_tokens(logits: Array, k: int, constrain: Constrain | None = None) -> tuple[Array, Array]:
+def top_tokens(
+    logits: Array, k: int, constrain: Constrain | None = None, normalizers: Array | None = None
+) -> tuple[Array, Array]:
     """Log-probabilities and ids of the k likeliest tokens that may come; ties to the lowest id.
 
     The largest logits of each block of ids are found in one pass. The k blocks with the largest
@@ -25,6 +27,8 @@ def top_tokens(logits: Array, k: int, constrain: Constrain | None = None) -> tup
       constrain: (logits [..., n], int32 ids [n] or [..., n]) -> logits, elementwise: sets those of
         tokens that may not come to -inf. It may depend on the ids below `NUM_CONTROL_IDS`; all
         others of a row it treats alike. Probabilities are those before it.
+      normalizers: float32 [..., 1], what is taken off a logit to give a log-probability where that
+        is not the logarithm of the sum of these logits' exponentials.
 
     Returns:
       float32 and int32 [..., k], likeliest first; -inf where fewer than k tokens may come.
@@ -50,9 +54,12 @@ def top_tokens(logits: Array, k: int, constrain: Constrain | None = None) -> tup
         chosen = jnp.sort(chosen, axis=-1)[..., None]
         ids = (chosen * block + jnp.arange(block, dtype=chosen.dtype)).reshape(*lead, -1)
         candidates = jnp.take_along_axis(blocks, chosen, axis=-2).reshape(ids.shape)
-    normalizers = largest + jnp.log(jnp.exp(logits - largest).sum(axis=-1, keepdims=True))
+    if normalizers is None:
+        totals = largest + jnp.log(jnp.exp(logits - largest).sum(axis=-1, keepdims=True))
+    else:
+        totals = normalizers
     values, places = jax.lax.top_k(constrain(candidates, ids), k)
-    return jnp.minimum(values - normalizers, 0.0), jnp.take_along_axis(ids, places, axis=-1)
+    return jnp.minimum(values - totals, 0.0), jnp.take_along_axis(ids, places, axis=-1)
 
 
 def _block_size(vocab: int, k: int) -> int:

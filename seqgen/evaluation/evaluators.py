@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from seqgen.data import TextSize
 from seqgen.evaluation.config import METRICS, EvaluationConfig, score_name
 from seqgen.evaluation.scores import corpus_scores
 from seqgen.metrics import WeightedMean
@@ -70,14 +71,35 @@ def teacher_forced_values(
     }
 
 
+def text_values(values: Mapping[str, float], size: TextSize) -> dict[str, float]:
+    """`teacher_forced_values` of contiguous text, with what does not depend on its tokenizer.
+
+    Returns:
+      also 'bits_per_byte' and 'bits_per_char': the summed loss in bits over the UTF-8 bytes and the
+      code points of the text, line ends counted.
+    """
+    bits = values["loss"] * size.tokens / math.log(2.0)
+    per = {"bits_per_byte": bits / size.bytes, "bits_per_char": bits / size.characters}
+    return {**values, **per}
+
+
 def teacher_forced_evaluator(
-    eval_step: EvalStep, batches: Callable[[], Iterable[Batch]], *, prefix: str = "eval/"
+    eval_step: EvalStep,
+    batches: Callable[[], Iterable[Batch]],
+    *,
+    size: TextSize | None = None,
+    prefix: str = "eval/",
 ) -> Evaluator:
-    """An evaluator of loss, perplexity and token accuracy; `batches()` starts a fresh pass."""
+    """An evaluator of loss, perplexity and token accuracy; `batches()` starts a fresh pass.
+
+    `size` is of contiguous text: then `text_values`.
+    """
 
     def evaluate(params: Params, step: int) -> tuple[dict[str, float], list[Sample]]:
         del step
         values = teacher_forced_values(eval_step, params, batches())
+        if size is not None:
+            values = text_values(values, size)
         return {prefix + name: value for name, value in values.items()}, []
 
     return evaluate
@@ -142,6 +164,15 @@ def combine(evaluators: Sequence[Evaluator]) -> Evaluator:
         return values, samples
 
     return evaluate
+
+
+def text_report(*, split: str, values: Mapping[str, float], size: TextSize) -> dict[str, Any]:
+    """What `seqgen evaluate` reports of a split of text without sources.
+
+    Returns:
+      'split', the names of `text_values`, 'tokens', 'unknown_tokens', 'characters', 'bytes'.
+    """
+    return {"split": split, **text_values(values, size), **dataclasses.asdict(size)}
 
 
 def split_report(

@@ -3,7 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_DIGITS = {"loss": 4, "perplexity": 3, "token_accuracy": 4, "exact_match": 4}
+_DIGITS = {
+    "loss": 4,
+    "perplexity": 3,
+    "token_accuracy": 4,
+    "exact_match": 4,
+    "bits_per_byte": 4,
+    "bits_per_char": 4,
+}
 
 
 def format_value(name: str, value: float) -> str:

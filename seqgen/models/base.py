@@ -91,8 +91,12 @@ class Decodable(Protocol):
         """Consume token ids `tokens` [R, T] (first `lengths` [R] real; positions are per row)."""
         ...
 
-    def output_logits(self, hidden: Array, vocab_ids: Array | None = None) -> Array:
-        """float32 [..., V] (or [..., len(vocab_ids)]) logits of hidden states [..., D]."""
+    def output_columns(self, vocab_ids: Array) -> PyTree:
+        """The part of the output layer that belongs to the tokens `vocab_ids` [C] (int32)."""
+        ...
+
+    def output_logits(self, hidden: Array, columns: PyTree = None) -> Array:
+        """float32 logits of hidden states [..., D]: [..., V], or [..., C] of `output_columns`."""
         ...
 
     def reorder(self, state: PyTree, parents: Array) -> PyTree: ...

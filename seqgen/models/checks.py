@@ -26,6 +26,7 @@ def check_model(
     target_vocab_size: int | None = None,
     max_source_len: int = 0,
     max_target_len: int = 0,
+    block_len: int = 0,
 ) -> None:
     """Refuse an architecture that cannot be built; sizes that are not known yet are left out.
 
@@ -40,6 +41,8 @@ def check_model(
         if encoder.source_prefix:
             both = max_source_len + max_target_len
             longest_row = ("data.max_source_len + data.max_target_len", both)
+        if block_len:
+            longest_row = ("data.block_len", block_len)
     elif config.tie_embeddings == "all" and source_vocab_size != target_vocab_size:
         _refuse(
             "model.tie_embeddings=all needs one joint vocabulary",
@@ -71,7 +74,7 @@ def check_reads_sources(config: ModelConfig) -> None:
             "model.encoder.kind=none: a language model has no place for the sources of pairs",
             ("either", "model.encoder.source_prefix=true puts source and target into one row"),
             ("or", "choose an encoder, such as model.encoder.kind=transformer"),
-            ("to come", "data for language models: text without sources"),
+            ("or", "data for language models: text without sources (data.source=plain_text)"),
         )
 
 

@@ -74,9 +74,9 @@ class _TransformerConfig:
     attention_dropout_rate: float = _rate(0.1, "dropout on attention weights")
     attention_kernel: str = option(
         "auto",
-        help="how attention is computed: all scores at once or in blocks; auto = at once up to a "
-        "million scores a head",
-        choices=("auto", "plain", "blocked"),
+        help="how attention is computed: all scores at once, some rows at a time, or in blocks; "
+        "auto = by shape: at once or by rows up to a million scores a head",
+        choices=("auto", "plain", "sliced", "blocked"),
     )
     activation_dropout_rate: float = _rate(0.0, "dropout inside the feed-forward layer")
     bias: bool = option(True, help="biases in projections and LayerNorm")

@@ -14,6 +14,7 @@ from seqgen.nn.dense import dot
 from seqgen.nn.dropout import dropout, fold
 from seqgen.nn.embedding import Embedding
 from seqgen.nn.parameters import param
+from seqgen.nn.quantization import Int8Weights
 from seqgen.types import Array, Encoded, PyTree, Sequences, load_component
 
 DECODERS: dict[str, Any] = {
@@ -99,12 +100,17 @@ class TargetSide(nnx.Module):
         bias = None if self.output_bias is None else self.output_bias[...]
         return output.table[...], bias
 
-    def output_logits(self, hidden: Array, vocab_ids: Array | None = None) -> Array:
-        """Float32 logits [..., V] of hidden states [..., D], or of the tokens `vocab_ids` alone."""
+    def output_columns(self, vocab_ids: Array) -> PyTree:
+        """Kernel [C, D] and bias [C] of the tokens `vocab_ids` [C], as products read them."""
         kernel, bias = self.output_kernel()
-        if vocab_ids is not None:
-            kernel = kernel[vocab_ids]
-            bias = None if bias is None else bias[vocab_ids]
+        kernel: Any = kernel[vocab_ids]
+        if not isinstance(kernel, Int8Weights):
+            kernel = kernel.astype(self.compute_dtype)
+        return kernel, None if bias is None else bias[vocab_ids]
+
+    def output_logits(self, hidden: Array, columns: PyTree = None) -> Array:
+        """Float32 logits [..., V] of hidden states [..., D]; of `output_columns` alone [..., C]."""
+        kernel, bias = self.output_kernel() if columns is None else columns
         contract = ((hidden.ndim - 1,), (1,))
         logits = dot(hidden, kernel, contract, compute_dtype=self.compute_dtype)
         return logits if bias is None else logits + bias

@@ -40,7 +40,10 @@ class FeedForward(nnx.Module):
         if self.gate is not None:
             hidden = jax.nn.silu(self.gate(x)) * hidden
         elif self.activation in ("gelu", "gelu_tanh"):
-            hidden = jax.nn.gelu(hidden, approximate=self.activation == "gelu_tanh")
+            # Of its inner values, each as large as `hidden`, none is kept for the gradient.
+            approximate = self.activation == "gelu_tanh"
+            gelu = jax.checkpoint(lambda x: jax.nn.gelu(x, approximate=approximate))
+            hidden = gelu(hidden)
         else:
             hidden = jax.nn.relu(hidden)
         return self.down(dropout(hidden, self.dropout_rate, key))

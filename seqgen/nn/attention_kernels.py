@@ -1,9 +1,9 @@
 """One function for attention, and the choice among the ways to compute it.
 
-'plain' holds all scores of a layer, 'blocked' a block at a time, fused kernels none at all:
-'splash' on TPUs, and 'cudnn', NVIDIA's behind `jax.nn.dot_product_attention`. All give the same
-numbers, up to rounding, wherever a query sees any key; dropout has the same bits in 'plain' and
-'blocked'.
+'plain' holds all scores of a layer, 'sliced' those of a few rows, 'blocked' a block at a time,
+fused kernels none at all: 'splash' on TPUs, and 'cudnn', NVIDIA's behind
+`jax.nn.dot_product_attention`. All give the same numbers, up to rounding, wherever a query sees any
+key; dropout has the same bits in the first three.
 """
 
 import dataclasses
@@ -14,11 +14,13 @@ import jax.numpy as jnp
 
 from seqgen.nn.attention_blocked import attend_blocked
 from seqgen.nn.attention_plain import KeyValues, attend
+from seqgen.nn.attention_sliced import attend_sliced, suits_slices
 from seqgen.nn.attention_splash import attend_splash, splash_refusal, suits_splash
 from seqgen.nn.masks import AttentionMask
+from seqgen.nn.partitioning import layout_in_force
 from seqgen.types import Array
 
-KERNELS = ("plain", "blocked", "splash", "cudnn")
+KERNELS = ("plain", "sliced", "blocked", "splash", "cudnn")
 
 # Scores of one head (4 MiB) up to which they are held whole; `benchmarks/attention_memory.py
 # --parts speed` measures on both sides of it.
@@ -59,6 +61,9 @@ def cudnn_refusal(
 def choose_kernel(query: Array, key_len: int, mask: AttentionMask, *, dropping: bool) -> str:
     """What 'auto' means: 'plain' while a head's scores are few, then 'splash' or 'blocked'.
 
+    'sliced' in the place of 'plain' on one CPU, where the rows of a batch are many and none of them
+    has more scores than the cache holds: loops over rows are no way to use other devices.
+
     'splash' on TPUs, without dropout and without an `allowed` array, where heads are a multiple of
     64 wide and both lengths at least 128.
 
@@ -71,10 +76,13 @@ def choose_kernel(query: Array, key_len: int, mask: AttentionMask, *, dropping: 
       mask: what each query may see.
       dropping: whether weights are dropped out.
     """
-    if query.shape[2] * key_len <= PLAIN_SCORES:
-        return "plain"
-    on_tpu = jax.default_backend() == "tpu"
-    can = on_tpu and splash_refusal(mask, dropping=dropping) is None
+    batch, num_heads, query_len, _ = query.shape
+    backend = jax.default_backend()
+    if query_len * key_len <= PLAIN_SCORES:
+        alone = backend == "cpu" and layout_in_force() is None
+        many = suits_slices(batch, num_heads * query_len * key_len)
+        return "sliced" if alone and many else "plain"
+    can = backend == "tpu" and splash_refusal(mask, dropping=dropping) is None
     return "splash" if can and suits_splash(query, key_len) else "blocked"
 
 
@@ -121,7 +129,7 @@ def attention(
       memory: keys and values [B, G, S, H] where G divides N; query heads n * (N / G) ... share
         key/value head n.
       mask: what each query may see.
-      implementation: 'auto' (see `choose_kernel`), 'plain', 'blocked', 'splash' or 'cudnn'.
+      implementation: 'auto' (see `choose_kernel`) or one of `KERNELS`.
       dropout_rate, key: dropout on the weights; key None = evaluation.
       compute_dtype: operands of the two products.
 
@@ -143,6 +151,8 @@ def attention(
     options = {"dropout_rate": dropout_rate, "key": key, "compute_dtype": compute_dtype}
     if implementation == "plain":
         return attend(query, memory, mask.dense(query_len, key_len), **options)[0]
+    if implementation == "sliced":
+        return attend_sliced(query, memory, mask, **options)
     if implementation == "blocked":
         return attend_blocked(query, memory, mask, **options)
     if implementation == "splash":

@@ -10,9 +10,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from seqgen.nn.dense import dot, row_major
-from seqgen.nn.dropout import dropout
+from seqgen.nn.dropout import coordinate_words, kept
 from seqgen.types import Array
 
 # Finite, so that a row that may see nothing gives a plain mean instead of NaN.
@@ -48,12 +49,23 @@ def _product(left: Array, right: Array, axes: tuple[int, int], options: _Options
     return dot(left, right, contract, ((0, 1), (0, 1)), compute_dtype=dtype)
 
 
-def _drop(weights: Array, key: Any, options: _Options) -> Array:
-    """Dropout of [B, G, group * T, S] by head and query place, so that padding moves no bit."""
-    batch, _, _, key_len = weights.shape
+def row_words(key: Any, batch: int) -> Any:
+    """Dropout's words of the rows of a batch, uint32 [B], from its key; None from None."""
+    return None if key is None else key + coordinate_words(0, batch)
+
+
+def _drop(weights: Array, words: Any, options: _Options) -> Array:
+    """Dropout of [B, G, group * T, S] by row, head and place, so that padding moves no bit."""
+    rate = options.dropout_rate
+    if words is None or rate == 0:
+        return weights
     heads = weights.shape[1] * options.group
-    apart = weights.reshape(batch, heads, -1, key_len)
-    return dropout(apart, options.dropout_rate, key).reshape(weights.shape)
+    apart = weights.reshape(weights.shape[0], heads, -1, weights.shape[3])
+    for axis in (1, 2, 3):
+        words = words[..., None] + coordinate_words(axis, apart.shape[axis])
+    return jnp.where(kept(words, rate), apart * np.float32(1 / (1 - rate)), 0).reshape(
+        weights.shape
+    )
 
 
 def turned(weights: Array) -> Array:
@@ -63,29 +75,29 @@ def turned(weights: Array) -> Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(5,))
 def _attend(
-    query: Array, keys: Array, values: Array, mask: Array, key: Any, options: _Options
+    query: Array, keys: Array, values: Array, mask: Array, words: Any, options: _Options
 ) -> tuple[Array, Array]:
-    return _attend_forward(query, keys, values, mask, key, options)[0]
+    return _attend_forward(query, keys, values, mask, words, options)[0]
 
 
 def _attend_forward(
-    query: Array, keys: Array, values: Array, mask: Array, key: Any, options: _Options
+    query: Array, keys: Array, values: Array, mask: Array, words: Any, options: _Options
 ) -> Any:
     scores = _product(query * query.shape[-1] ** -0.5, keys, (3, 3), options)
     scores = jnp.where(mask, scores, MASKED_SCORE)
     exponents = jnp.exp(scores - scores.max(-1, keepdims=True))
     weights = exponents * (1 / exponents.sum(-1, keepdims=True))
-    mixed = _product(_drop(weights, key, options), values, (3, 2), options)
-    return (mixed, weights), (query, keys, values, weights, key)
+    mixed = _product(_drop(weights, words, options), values, (3, 2), options)
+    return (mixed, weights), (query, keys, values, weights, words)
 
 
 def _attend_backward(options: _Options, saved: Any, cotangents: tuple[Array, Array]) -> Any:
     # The weights are handed out for display; no gradient flows through them.
-    query, keys, values, weights, key = saved
+    query, keys, values, weights, words = saved
     d_mixed = cotangents[0]
-    dropped = _drop(weights, key, options)
+    dropped = _drop(weights, words, options)
     d_values = _product(turned(dropped), d_mixed, (3, 2), options)
-    d_weights = _drop(_product(d_mixed, values, (3, 3), options), key, options)
+    d_weights = _drop(_product(d_mixed, values, (3, 3), options), words, options)
     d_scores = weights * (d_weights - (weights * d_weights).sum(-1, keepdims=True))
     scale = query.shape[-1] ** -0.5
     d_query = _product(d_scores, keys, (3, 2), options) * scale
@@ -112,7 +124,9 @@ def attend(
       memory: keys and values [B, G, S, H] where G divides N; query heads n * (N / G) ... share
         key/value head n.
       mask: bool, broadcastable to [B, 1, T, S]; True = may be seen.
-      dropout_rate, key: dropout on the weights.
+      dropout_rate: of the weights.
+      key: dropout's key, or `row_words` of these rows where they are part of a batch;
+        None = evaluation.
       compute_dtype: operands of the two products (on CPU they are float32 in any case).
 
     Returns:
@@ -126,7 +140,8 @@ def attend(
     if group > 1 and mask.shape[2] > 1:
         mask = jnp.tile(mask, (1, 1, group, 1))
     options = _Options(dropout_rate, compute_dtype, group)
-    attended: Any = _attend(query, memory.keys, memory.values, mask, key, options)
+    words = key if key is not None and jnp.ndim(key) else row_words(key, batch)
+    attended: Any = _attend(query, memory.keys, memory.values, mask, words, options)
     mixed, weights = attended
     shape = (batch, num_heads, query_len)
     return mixed.reshape(*shape, head_dim), weights.reshape(*shape, key_len)

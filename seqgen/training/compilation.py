@@ -23,7 +23,7 @@ class CompileReport:
       seconds: tracing and compiling (or loading from the cache).
       flops: floating-point operations of all matrix products of one call, counted in the program
         before XLA changes it, scan bodies times their length.
-      peak_bytes: memory at the highest point of one call, arguments included.
+      peak_bytes: what one call needs: arguments, results apart from them, temporary memory.
       temp_bytes: what the program itself allocates while it runs, arguments and results left out.
     """
 
@@ -91,17 +91,30 @@ class CompiledStep:
         with self._wrap(f"compile {label}"), self._layout.activations():
             traced = self._jitted.trace(*arguments)
             program = traced.lower().compile()
-        memory = program.memory_analysis()
+        peak_bytes, temp_bytes = program_memory(program)
         self._report(
             CompileReport(
                 name=label,
                 seconds=time.perf_counter() - start,
                 flops=count_flops(traced.jaxpr.jaxpr),
-                peak_bytes=int(getattr(memory, "peak_memory_in_bytes", 0) or 0),
-                temp_bytes=int(getattr(memory, "temp_size_in_bytes", 0) or 0),
+                peak_bytes=peak_bytes,
+                temp_bytes=temp_bytes,
             )
         )
         return program
+
+
+def program_memory(program: Any) -> tuple[int, int]:
+    """Bytes that one call of a compiled program needs in all, and those that it allocates itself.
+
+    The first is a sum, because the peak that XLA names on a CPU leaves out what it allocates.
+    """
+    memory = program.memory_analysis()
+    if memory is None:
+        return 0, 0
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    temporary = memory.temp_size_in_bytes
+    return int(held - memory.alias_size_in_bytes + temporary), int(temporary)
 
 
 def count_flops(jaxpr: Any) -> int:

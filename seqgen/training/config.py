@@ -5,7 +5,7 @@ import dataclasses
 from seqgen.types import option
 
 LOWER_IS_BETTER = (
-    *("loss", "nll", "perplexity", "bits_per_byte", "bytes", "ms"),
+    *("loss", "nll", "perplexity", "bits_per_byte", "bits_per_char", "bytes", "ms"),
     *("ter", "wer", "cer", "per", "error", "error_rate"),
 )
 

@@ -23,6 +23,7 @@ OWN_NAMES = (
     "train.log",
     "samples",
     "tokenizer",
+    "shortlist.npz",
     "checkpoints",
     "quarantine",
     "tensorboard",

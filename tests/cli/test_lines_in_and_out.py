@@ -8,7 +8,7 @@ import pytest
 from seqgen.cli.evaluate import _strict
 from seqgen.cli.text_files import escape, output, read_lines, unescape
 from seqgen.errors import DataError, StorageError
-from seqgen.inference import one_line
+from seqgen.texts import one_line
 
 
 def read(tmp_path, data: bytes) -> list[str]:

@@ -2,12 +2,19 @@
 
 import json
 import math
+import re
+import shutil
 
+import numpy as np
 import pytest
 import sacrebleu
 from cli.calls import call, stdin
 
 from seqgen.cli.main import main
+from seqgen.data.lexicon import Lexicon, lexicon_fingerprint, save_lexicon
+from seqgen.data.tokenizer import ByteTokenizer
+from seqgen.data.tokenizer_store import Tokenizers
+from seqgen.evaluation import minimum_bayes_risk
 
 FIXED_NAMES = [
     *("split", "loss", "perplexity", "token_accuracy", "exact_match", "bleu", "chrf", "ter"),
@@ -197,9 +204,85 @@ def test_generate_samples_by_seed(run_a, capsys):
     assert sample(1) == sample(1) != sample(2)
 
 
+def test_generate_keeps_the_rules(run_a, capsys):
+    def answer(*words):
+        with stdin(b"a b c a b c\nc c c\n\n"):
+            return call(capsys, "generate", f"--workdir={run_a}", *words).splitlines()
+
+    plain = answer()
+    assert any("c" in line for line in plain)
+    assert not any("c" in line for line in answer("--bad_words=c", "--bad_words=a b"))
+    forced = answer("--forced_prefix=b b", "--num_beams=2", "--repetition_penalty=1.5")
+    assert forced[0].startswith("b b") and forced[1].startswith("b b")
+    for line in answer("--no_repeat_ngram_size=1", "--max_length=4"):
+        assert len(set(line)) == len(line) <= 3  # tokens are characters
+
+
+def test_generate_puts_out_the_sample_nearest_to_all(run_a, capsys):
+    words = [f"--workdir={run_a}", "--do_sample", "--temperature=2", "--num_return_sequences=4"]
+    with stdin(b"a b c\nc a\n\n"):
+        samples = call(capsys, "generate", *words).split("\n")
+    with stdin(b"a b c\nc a\n\n"):
+        chosen = call(capsys, "generate", *words, "--mbr").split("\n")
+    assert len(samples) == 3 * 4 + 1 and len(chosen) == 3 + 1
+    for line in range(3):
+        group = samples[4 * line : 4 * line + 4]
+        assert chosen[line] == group[minimum_bayes_risk.choose(group)]
+    with stdin(b"a\n"):
+        assert main(["generate", f"--workdir={run_a}", "--mbr"]) == 2
+    assert "--do_sample --num_return_sequences=16" in capsys.readouterr().err
+
+
 def test_generate_of_nothing_is_nothing(run_a, capsys):
     with stdin(b""):
-        assert call(capsys, "generate", f"--workdir={run_a}") == ""
+        assert main(["generate", f"--workdir={run_a}"]) == 0
+    assert capsys.readouterr() == ("", "answered 0 lines\n")
+
+
+def test_generate_says_at_the_end_how_fast_it_was(run_a, capsys):
+    """One token more than symbols an answer, for its end; none for the empty line."""
+    with stdin(b"a b\n\nc c\n"):
+        assert main(["generate", f"--workdir={run_a}"]) == 0
+    captured = capsys.readouterr()
+    numbers = r"in ([\d.]+) s: ([\d.]+) lines/s, ([\d,]+) tokens/s, first answer after ([\d.]+) s\n"
+    said = re.fullmatch(f"answered 3 lines {numbers}", captured.err)
+    assert said, captured.err
+    seconds, lines, tokens, first = (float(text.replace(",", "")) for text in said.groups())
+    assert 0 <= first <= seconds + 0.06
+    generated = sum(len(line) + 1 for line in captured.out.splitlines() if line)
+    assert tokens / lines == pytest.approx(generated / 3, abs=1 / lines + 0.1)
+
+
+def test_a_shortlist_is_learnt_once_and_kept_in_the_run(run_a, tmp_path, capsys):
+    """Three symbols and a blank: a shortlist of four is all that a reversal needs."""
+    run = tmp_path / "run"
+    shutil.copytree(run_a, run)
+    words = ["evaluate", f"--workdir={run}", "--json"]
+    whole, cut = (json.loads(call(capsys, *words, f"--shortlist={n}")) for n in (0, 4))
+    assert (whole["shortlist"], cut["shortlist"]) == (0, 4)
+    assert cut["loss"] == whole["loss"] and cut["bleu"] == pytest.approx(whole["bleu"], abs=0.2)
+    written = (run / "shortlist.npz").stat().st_mtime_ns
+    with stdin(b"a b c\nc c\n"):
+        exact = call(capsys, "generate", f"--workdir={run}")
+    with stdin(b"a b c\nc c\n"):
+        assert call(capsys, "generate", f"--workdir={run}", "--shortlist=4") == exact
+    assert (run / "shortlist.npz").stat().st_mtime_ns == written
+    assert not (run_a / "shortlist.npz").exists()
+
+
+def test_a_shortlist_of_other_tokenizers_is_refused(run_a, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(run_a, run)
+    other = Tokenizers(ByteTokenizer(), ByteTokenizer())
+    empty = np.zeros((ByteTokenizer().vocab_size, 100), np.int32)
+    save_lexicon(Lexicon(empty, empty[:0, 0], lexicon_fingerprint(other)), run / "shortlist.npz")
+    with stdin(b"a\n"):
+        assert main(["generate", f"--workdir={run}", "--shortlist=5"]) == 2
+    said = capsys.readouterr().err
+    assert "shortlist.npz was learnt with other tokenizers" in said and "remove it" in said
+    with stdin(b"a\n"):
+        assert main(["generate", f"--workdir={run}", "--shortlist=500"]) == 2
+    assert "bad shortlist: 500" in capsys.readouterr().err
 
 
 def test_generate_leaves_an_old_output_whole_when_it_fails(run_a, tmp_path, capsys):

@@ -11,6 +11,7 @@ from seqgen.decoding import DecodeConfig, generate, make_row_keys, search
 from seqgen.decoding.config import SearchShape, SearchValues
 from seqgen.decoding.constraints import length_limits
 from seqgen.errors import ConfigError
+from seqgen.types import EOS_ID
 
 
 @pytest.mark.parametrize(
@@ -24,10 +25,15 @@ from seqgen.errors import ConfigError
         ({"do_sample": 1}, "takes       bool"),
         ({"length_penalty_kind": "wo"}, "did you mean   wu"),
         ({"early_stopping": "saef"}, "did you mean   safe"),
+        ({"repetition_penalty": 0.9}, "1.0..100.0"),
+        ({"presence_penalty": -0.1}, "0.0..100.0"),
+        ({"bad_words": "a word"}, "takes       several strs"),
+        ({"stop_token_ids": (5, "6")}, "takes       several ints, at least 0"),
+        ({"stop_token_ids": (-1,)}, "stop_token_ids"),
         ({"do_sample": True, "num_beams": 4}, "num_return_sequences"),
         ({"num_return_sequences": 3, "num_beams": 2}, "raise num_beams"),
         ({"num_return_sequences": 2}, "or set do_sample"),
-        ({"stop": ("\n", "")}, "texts, none empty"),
+        ({"stop": ("\n", "")}, "several strs, none empty"),
     ],
 )
 def test_bad_options_say_why(options, message):
@@ -91,6 +97,17 @@ def test_generate_takes_its_options_from_the_config():
     assert DecodeConfig(max_length_ratio=1.5, max_length_offset=4).max_len(7) == 15
 
 
+def test_rules_that_are_off_are_no_values_and_texts_need_a_tokenizer():
+    off = jax.tree.structure(DecodeConfig().values(str.split))
+    assert jax.tree.structure(DecodeConfig(stop_token_ids=(EOS_ID,)).values()) == off
+    assert jax.tree.structure(DecodeConfig(min_p=0.1).values()) != off
+    assert DecodeConfig().replace(bad_words=["a b"]).bad_words == ("a b",)
+    one = DecodeConfig().replace(bad_words="a b", stop="c", stop_token_ids=7)
+    assert (one.bad_words, one.stop, one.stop_token_ids) == (("a b",), ("c",), (7,))
+    with pytest.raises(ValueError, match="encode"):
+        DecodeConfig(bad_words=("a b",)).values()
+
+
 def test_sampling_and_search_exclude_each_other_kindly():
     searching = DecodeConfig(num_beams=5)
     assert searching.replace(do_sample=True).num_beams == 1
@@ -101,7 +118,9 @@ def test_sampling_and_search_exclude_each_other_kindly():
         searching.replace(do_sample=True, num_beams=2)
 
 
-@pytest.mark.parametrize("option", [{"top_k": 5}, {"temperature": 2.0}, {"seed": 1}])
+@pytest.mark.parametrize(
+    "option", [{"top_k": 5}, {"temperature": 2.0}, {"seed": 1}, {"min_p": 0.1}, {"typical_p": 0.5}]
+)
 def test_options_of_sampling_are_refused_where_nothing_is_drawn(option):
     assert DecodeConfig().replace(do_sample=True, **option) == DecodeConfig(
         do_sample=True, **option

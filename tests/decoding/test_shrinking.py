@@ -13,6 +13,7 @@ CONFIGS = [
     DecodeConfig(),
     DecodeConfig(num_beams=3, num_return_sequences=2),
     DecodeConfig(do_sample=True, num_return_sequences=3, seed=5),
+    DecodeConfig(num_beams=3, repetition_penalty=1.5, no_repeat_ngram_size=2, forced_prefix="5 4"),
 ]
 
 
@@ -23,7 +24,7 @@ def test_batch_sizes_are_few_and_end_small():
     assert shrinking.batch_sizes(1) == (1,)
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=["greedy", "beam", "sampling"])
+@pytest.mark.parametrize("config", CONFIGS, ids=["greedy", "beam", "sampling", "rules"])
 def test_answers_are_those_of_a_batch_that_keeps_its_size(config, monkeypatch):
     lines = random_lines(np.random.default_rng(3), 64, low=1, high=14)
 

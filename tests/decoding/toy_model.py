@@ -47,17 +47,21 @@ class ToyModel:
     def vocab(self):
         return self.by_position.shape[1]
 
-    def reference_log_probs(self, line, target):
-        """Log-probability of each id of `target`, worked out in float64 numpy."""
+    def reference_logits(self, line, ids):
+        """Logits [V] of what comes after `ids`, worked out in float64 numpy."""
         by_source, by_pair, by_position = (
             np.asarray(x, np.float64) for x in (self.by_source, self.by_pair, self.by_position)
         )
+        previous, last = [BOS_ID, BOS_ID, *ids][-2:]
         summary = by_source[np.asarray(line) % 16].mean(0)
-        previous, last, log_probs = BOS_ID, BOS_ID, []
+        return by_pair[previous, last] + by_position[len(ids) + 1] + summary
+
+    def reference_log_probs(self, line, target):
+        """Log-probability of each id of `target`."""
+        log_probs = []
         for position, token in enumerate(target):
-            logits = by_pair[previous, last] + by_position[position + 1] + summary
+            logits = self.reference_logits(line, target[:position])
             log_probs.append(logits[token] - np.log(np.exp(logits).sum()))
-            previous, last = last, token
         return np.asarray(log_probs)
 
     def encode(self, source, *, key=None):
@@ -66,7 +70,7 @@ class ToyModel:
         summary = features.sum(1) / jnp.maximum(seen.sum(1), 1)
         return Encoded(features, source.segments, source.positions, summary)
 
-    def init_decode(self, encoded, *, max_len, num_beams=1):
+    def init_decode(self, encoded, *, max_len, num_beams=1, rewindable=False):
         rows = encoded.summary.shape[0] * num_beams
         return {
             "shared": encoded.summary,
@@ -95,8 +99,11 @@ class ToyModel:
         state, hidden = jax.lax.scan(step, state, steps)
         return DecodeOutput(jnp.swapaxes(hidden, 0, 1)), state
 
-    def output_logits(self, hidden, vocab_ids=None):
-        return hidden if vocab_ids is None else hidden[..., vocab_ids]
+    def output_columns(self, vocab_ids):
+        return vocab_ids
+
+    def output_logits(self, hidden, columns=None):
+        return hidden if columns is None else hidden[..., columns]
 
     def reorder(self, state, parents):
         rows = (parents + jnp.arange(parents.shape[0])[:, None] * parents.shape[1]).reshape(-1)
@@ -133,14 +140,22 @@ def every_target(vocab, max_length, min_length=0, *, unk=True):
 
 
 @functools.partial(jax.jit, static_argnames=("shape", "max_len"))
-def _search(model, source, keys, values, *, shape, max_len):
-    return search(model, source, keys, shape=shape, values=values, max_len=max_len)
+def _search(model, source, keys, values, candidates=None, *, shape, max_len):
+    return search(
+        model, source, keys, shape=shape, values=values, max_len=max_len, candidates=candidates
+    )
 
 
-def run(model, source, config, *, max_len=16, numbers=None):
+def encode(text):
+    """Ids of a text that is a list of them, as '4 5'."""
+    return [int(word) for word in text.split()]
+
+
+def run(model, source, config, *, max_len=16, numbers=None, candidates=None):
     """Search as numpy arrays; lines are numbered by their rows unless told otherwise."""
     numbers = np.arange(source.ids.shape[0]) if numbers is None else np.asarray(numbers)
     keys = make_row_keys(config.seed, numbers)
+    values, shape = config.values(encode), config.shape()
     return jax.device_get(
-        _search(model, source, keys, config.values(), shape=config.shape(), max_len=max_len)
+        _search(model, source, keys, values, candidates, shape=shape, max_len=max_len)
     )

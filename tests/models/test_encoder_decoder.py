@@ -155,7 +155,9 @@ def test_output_bias_and_shortlists():
         logits, hidden @ model.output_kernel()[0].T + jnp.arange(VOCAB), atol=1e-5
     )
     ids = jnp.array([3, 17])
-    np.testing.assert_allclose(model.output_logits(hidden, ids), logits[:, ids], atol=1e-6)
+    np.testing.assert_allclose(
+        model.output_logits(hidden, model.output_columns(ids)), logits[:, ids], atol=1e-6
+    )
 
 
 def test_scaled_embeddings_reach_the_stack():

@@ -1,0 +1,95 @@
+"""Text of several lines as ids: each line by itself, one id for every line end."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from seqgen.data import cache
+from seqgen.data.tokenizer import SavableTokenizer, utf8
+from seqgen.errors import DataError
+from seqgen.types import EOS_ID
+
+LINE_END = "\n"
+
+
+class MultilineTokenizer:
+    """A tokenizer of lines that reads and writes whole texts.
+
+    A word has the same pieces at the start of a line as inside one, a line end is one id, and the
+    ids of a text are those of its lines one after the other.
+
+    Attributes:
+      drops_line_space: where a line begins, decoding takes a space off its first piece.
+
+    Args:
+      inner: cuts one line; the last id that it gives for a line end stands for it.
+
+    Raises:
+      DataError: if `inner` cannot write a line end.
+    """
+
+    def __init__(self, inner: SavableTokenizer):
+        self.inner = inner
+        self.kind = inner.kind
+        self.vocab_size = inner.vocab_size
+        self.fingerprint = cache.digest_json(["multiline", inner.fingerprint])
+        self.options = getattr(inner, "options", {})
+        found = inner.encode(LINE_END)
+        if inner.decode(found[-1:]) != LINE_END:
+            raise DataError(
+                "the tokenizer has no piece for a line end, which plain text is full of",
+                details=["take one that knows it, or spells unknown characters in bytes"],
+            )
+        self._line_end = found[-1]
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`, without BOS_ID and EOS_ID."""
+        return self.encode_many([text])[0]
+
+    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of each text."""
+        lines = [text.split(LINE_END) for text in texts]
+        encoded = iter(self.inner.encode_many([line for text in lines for line in text]))
+        found = []
+        for text in lines:
+            ids = list(next(encoded))
+            for _ in text[1:]:
+                ids += [self._line_end, *next(encoded)]
+            found.append(ids)
+        return found
+
+    def decode(self, ids: Any) -> str:
+        """Plain text; stops at EOS_ID, skips other control ids."""
+        lines: list[list[int]] = [[]]
+        for value in ids:
+            if value == EOS_ID:
+                break
+            if value == self._line_end:
+                lines.append([])
+            else:
+                lines[-1].append(int(value))
+        return LINE_END.join(self.inner.decode(line) for line in lines)
+
+    def piece_bytes(self, token_id: int) -> bytes:
+        """What a token adds to a line, or the line end that it is, in UTF-8."""
+        if token_id == self._line_end:
+            return utf8(LINE_END)
+        return self.inner.piece_bytes(token_id)
+
+    @functools.cached_property
+    def drops_line_space(self) -> bool:
+        for token_id in range(self.vocab_size):
+            piece = self.inner.piece_bytes(token_id)
+            if piece.startswith(b" "):
+                return self.inner.decode([token_id]) != piece.decode("utf-8", "replace")
+        return False
+
+    def sample(self, text: str, *, seed: int) -> list[int]:
+        """`encode`: contiguous text is cut once."""
+        del seed
+        return self.encode(text)
+
+    def save(self, path: Path) -> None:
+        """Write what the inner tokenizer is made of."""
+        self.inner.save(path)
