@@ -14,10 +14,11 @@ from seqgen.config import Config
 from seqgen.errors import ConfigError
 from seqgen.evaluation import evaluators
 from seqgen.evaluation.line_statistics import require_tokenizer
-from seqgen.inference import Generator, one_line
+from seqgen.inference import Generator
 from seqgen.models.checks import check_reads_sources
 from seqgen.nn.parameters import Definition
 from seqgen.runs import SCORING_DTYPE, build_definition, make_generator, pick_split
+from seqgen.texts import one_line
 from seqgen.training import loop, run_directory
 from seqgen.training.compilation import enable_compile_cache, measurements_directory
 from seqgen.training.precision import resolve_compute_dtype

@@ -1,11 +1,12 @@
 """Text in, text out: parameters, tokenizers and decoding options as one object.
 
+A text is the source of an answer or, for a language model, a prompt that the answer goes on from.
+
 Lines are cut into tokens, sorted by length inside a window, padded to a small set of shapes (each
 compiled once) and decoded; answers come back in the order of the lines.
 """
 
 import contextlib
-import dataclasses
 import functools
 import itertools
 import logging
@@ -22,36 +23,21 @@ from seqgen.decoding.batching import pad_rows, plan_batches
 from seqgen.decoding.config import TOKEN_OPTIONS, DecodeConfig, SearchShape, SearchValues
 from seqgen.decoding.generate import search
 from seqgen.decoding.hypotheses import Hypotheses
+from seqgen.decoding.prompts import Prompt, pack_prompts, split_prompts
 from seqgen.decoding.rescoring import target_log_probs
 from seqgen.decoding.sampling import make_row_keys
 from seqgen.decoding.shortlist import Candidates, Shortlist
 from seqgen.errors import ConfigError
-from seqgen.types import EOS_ID, Array, Params, Sequences, Tokenizer
+from seqgen.texts import Hypothesis, Texts
+from seqgen.types import Array, Params, Sequences, Tokenizer
 
 _log = logging.getLogger("seqgen.inference")
 _WINDOW_BATCHES = 32  # lines sorted together, in batches of `batch_size`
 # Batches at work at a time: most operations of a step are too small for several cores, and the host
 # reads one batch's answers while the device computes another.
 _WORKERS = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Hypothesis:
-    """One answer.
-
-    Attributes:
-      text: plain text.
-      score: log-probability, that of penalised logits under penalties, divided by the length
-        penalty; -inf if there is no such answer.
-      ids: target ids, without EOS or the stop token that ended them.
-      log_prob: natural logarithm of the model's probability of `ids` and what ended them, given the
-        source.
-    """
-
-    text: str
-    score: float
-    ids: tuple[int, ...]
-    log_prob: float
+_SOURCE_OPTIONS = ("max_length", "max_length_ratio", "max_length_offset")
+_PROMPT_OPTIONS = ("max_new_tokens", "stop")
 
 
 class Generator:
@@ -61,6 +47,7 @@ class Generator:
       params: may be replaced by others of the same shapes (training does, at each evaluation);
         nothing is compiled again.
       decode_config: options that a call does not override.
+      reads_prompts: whether texts are prompts.
     """
 
     def __init__(
@@ -73,6 +60,7 @@ class Generator:
         *,
         max_source_len: int | None = None,
         max_target_len: int | None = None,
+        reads_prompts: bool = False,
         shortlist: Shortlist | None = None,
     ):
         """Binds the parts; nothing is compiled yet.
@@ -85,10 +73,20 @@ class Generator:
           decode_config: default options.
           max_source_len: most source tokens (EOS counted) the model can take, where its position
             table ends; None = any number.
-          max_target_len: the same for target tokens.
+          max_target_len: the same for target tokens, and for those of a prompt and its answer.
+          reads_prompts: the model is a `CausalLM` without sources: texts are prompts, read by the
+            target tokenizer.
           shortlist: what answers are made of; None = all tokens. Scores of given targets
             (`score`) are those of the whole vocabulary either way.
+
+        Raises:
+          ConfigError: a shortlist for prompts, which are no sources to be translated.
         """
+        if reads_prompts and shortlist is not None:
+            raise ConfigError(
+                "a shortlist holds translations of what a source says, and prompts are no sources",
+                details=["this is       a language model: leave out the shortlist"],
+            )
         self.definition = definition
         self.params = jax.device_put(params)
         self.source_tokenizer = source_tokenizer
@@ -96,7 +94,16 @@ class Generator:
         self.decode_config = decode_config or DecodeConfig()
         self._max_source_len = max_source_len
         self._max_target_len = max_target_len
+        self._texts = Texts(
+            source_tokenizer,
+            target_tokenizer,
+            max_source_len=max_source_len,
+            max_target_len=max_target_len,
+            reads_prompts=reads_prompts,
+        )
+        self.reads_prompts = reads_prompts
         self._shortlist = shortlist
+        self._stop_tables: dict[tuple[str, ...], Array] = {}
         self._compiled: set[Hashable] = set()
         self._compiling = threading.Lock()
         self._search = jax.jit(
@@ -107,15 +114,15 @@ class Generator:
     def generate(self, texts: Sequence[str], **overrides: Any) -> list[list[Hypothesis]]:
         """`num_return_sequences` answers for each text, in the order of the texts.
 
-        An empty text (nothing but white space) has the empty answer; the model is not asked, so its
-        score and log-probability are NaN.
+        An empty source (nothing but white space) has the empty answer; the model is not asked, so
+        its score and log-probability are NaN. An empty prompt is one: the text begins after BOS.
 
         Args:
-          texts: one sentence each.
+          texts: one sentence or one prompt each.
           **overrides: fields of `DecodeConfig`, such as num_beams=5.
 
         Raises:
-          ConfigError: for an unknown option or a bad value.
+          ConfigError: for an unknown option, a bad value, or an option of other models.
         """
         return list(self.stream(texts, **overrides))
 
@@ -131,14 +138,16 @@ class Generator:
         Lines are read a window at a time, so a file of any size passes through.
 
         Args:
-          lines: one sentence each.
+          lines: one sentence or one prompt each.
           progress: called after each batch with the number of lines answered so far.
           **overrides: fields of `DecodeConfig`.
 
         Raises:
-          ConfigError: for an unknown option or a bad value, at the call.
+          ConfigError: for an unknown option, a bad value, or an option of other models, at the
+            call.
         """
         config = self.decode_config.replace(**overrides)
+        self._check_options(overrides)
         named = [name for name in TOKEN_OPTIONS if getattr(config, name)]
         if named and self._shortlist is not None:
             raise ConfigError(
@@ -147,42 +156,93 @@ class Generator:
             )
         return self._stream(iter(lines), progress or (lambda count: None), config)
 
-    def score(self, sources: Sequence[str], targets: Sequence[str | Sequence[int]]) -> list[float]:
-        """Natural log-probability of each target given its source (EOS included).
+    def score(
+        self,
+        sources: Sequence[str],
+        targets: Sequence[str | Sequence[int]] | None = None,
+        *,
+        include_eos: bool = True,
+    ) -> list[float]:
+        """Natural log-probability of each target given its source or its prompt.
 
-        Equal to `Hypothesis.log_prob` for the ids of an answer that ended with EOS. A target is
-        text or a list of ids.
+        Equal to `Hypothesis.log_prob` for the ids of an answer that ended with EOS. Of others, with
+        `include_eos=False`: for the ids and the stop token, where there was one.
+
+        Args:
+          sources: text; where there are no targets, what is scored itself: a language model's
+            probability of each text behind BOS.
+          targets: text, or ids.
+          include_eos: the text ends there; without it, it may go on.
 
         Raises:
-          ValueError: if the lists differ in length.
+          ValueError: the lists differ in length, or no targets are given to a model of pairs.
         """
-        return [float(log_probs.sum()) for log_probs in self.token_scores(sources, targets)]
+        rows = self.token_scores(sources, targets, include_eos=include_eos)
+        return [float(log_probs.sum()) for log_probs in rows]
 
     def token_scores(
-        self, sources: Sequence[str], targets: Sequence[str | Sequence[int]]
+        self,
+        sources: Sequence[str],
+        targets: Sequence[str | Sequence[int]] | None = None,
+        *,
+        include_eos: bool = True,
     ) -> list[np.ndarray]:
-        """Log-probability of each target token, EOS last: one float32 array a pair.
+        """Log-probability of each token that `score` adds up, EOS last: one float32 array a pair.
 
         Raises:
-          ValueError: if the lists differ in length.
+          ValueError: as `score` does.
         """
+        if targets is None:
+            if not self.reads_prompts:
+                raise ValueError("a model of pairs scores targets given their sources: give both")
+            sources, targets = [""] * len(sources), sources
         if len(sources) != len(targets):
             raise ValueError(f"{len(sources)} sources and {len(targets)} targets")
         config = self.decode_config
-        pairs = [
-            (self._encode_source(source, line, config), self._encode_target(target, line))
-            for line, (source, target) in enumerate(zip(sources, targets))
+        given = [self._texts.encode(text, line, config) for line, text in enumerate(sources)]
+        labels = [
+            self._texts.encode_target(target, line, behind=given[line], include_eos=include_eos)
+            for line, target in enumerate(targets)
         ]
-        results: list[np.ndarray] = [np.zeros(0, np.float32)] * len(pairs)
-        longest = [max(len(source), len(target)) for source, target in pairs]
+        results: list[np.ndarray] = [np.zeros(0, np.float32)] * len(labels)
+        longest = [max(len(one), len(other)) for one, other in zip(given, labels)]
         for members in plan_batches(longest, config):
-            source = self._pad_sources([pairs[i][0] for i in members], config)
-            target = pad_rows([pairs[i][1] for i in members], config, limit=self._max_target_len)
+            texts, first_ids = [given[i] for i in members], None
+            if self.reads_prompts:
+                limit = self._max_target_len
+                source, first_ids = split_prompts(texts, config, max_positions=limit)
+            else:
+                source = self._pad_sources(texts, config)
+            target = pad_rows([labels[i] for i in members], config, limit=self._max_target_len)
             lengths = np.asarray(target.segments).sum(axis=1).astype(np.int32)
-            log_probs = np.asarray(self._target_log_probs(self.params, source, target.ids, lengths))
+            log_probs = np.asarray(
+                self._target_log_probs(self.params, source, target.ids, lengths, first_ids)
+            )
             for row, i in enumerate(members):
                 results[i] = log_probs[row, : lengths[row]]
         return results
+
+    def _check_options(self, overrides: dict[str, Any]) -> None:
+        """Refuse options that this model would not read.
+
+        Raises:
+          ConfigError: they are named.
+        """
+        idle = _SOURCE_OPTIONS if self.reads_prompts else _PROMPT_OPTIONS
+        wrong = [name for name in idle if name in overrides]
+        if wrong and self.reads_prompts:
+            raise ConfigError(
+                f"{', '.join(wrong)}: read only by models of pairs",
+                details=["this is       a language model: max_new_tokens"],
+            )
+        if wrong:
+            raise ConfigError(
+                f"{', '.join(wrong)}: read only by language models",
+                details=["this is       a model of pairs: max_length, or max_length_ratio"],
+            )
+        wanted, limit = overrides.get("max_new_tokens", 0), self._max_target_len
+        if limit is not None and wanted > limit:
+            _log.warning("max_new_tokens=%d: this model has %d positions", wanted, limit)
 
     def _stream(
         self, lines: Iterator[str], progress: Callable[[int], None], config: DecodeConfig
@@ -200,48 +260,63 @@ class Generator:
         config: DecodeConfig,
     ) -> list[list[Hypothesis]]:
         """Answers to lines that are sorted together; `first` is the number of the first one."""
-        encoded = [self._encode_source(text, first + i, config) for i, text in enumerate(window)]
+        encoded = [self._texts.encode(text, first + i, config) for i, text in enumerate(window)]
         answers: list[list[Hypothesis]] = [_empty_answers(config)] * len(window)
-        speaking = [i for i, text in enumerate(window) if text.strip()]
+        speaking = [i for i, text in enumerate(window) if self.reads_prompts or text.strip()]
+        room = config.max_new_tokens if self.reads_prompts else 0
 
         def answer(places: list[int]) -> int:
             members = [speaking[place] for place in places]
-            source = self._pad_sources([encoded[i] for i in members], config)
-            found = self._run(source, [first + i for i in members], config)
+            texts = [encoded[i] for i in members]
+            found = self._run(texts, [first + i for i in members], config)
             for row, i in enumerate(members):
-                answers[i] = self._read(found, row, line=first + i)
+                answers[i] = self._texts.read(found, row, encoded[i], config, line=first + i)
             return len(members)
 
         finished = first + len(window) - len(speaking)
-        batches = plan_batches([len(encoded[i]) for i in speaking], config)
+        batches = plan_batches([len(encoded[i]) + room for i in speaking], config)
         with ThreadPoolExecutor(_WORKERS) as workers:
             for count in workers.map(answer, batches):
                 finished += count
                 progress(finished)
         return answers
 
-    def _run(self, source: Sequences, numbers: list[int], config: DecodeConfig) -> Hypotheses:
-        rows, width = source.ids.shape
-        padded = np.asarray(numbers + numbers[-1:] * (rows - len(numbers)), np.uint32)
-        max_len = -(-config.max_len(width) // 8) * 8
+    def _run(self, texts: list[list[int]], numbers: list[int], config: DecodeConfig) -> Hypotheses:
+        prompt = None
+        if self.reads_prompts:
+            limit, stops = self._max_target_len, self._stop_table(config.stop)
+            source, prompt = pack_prompts(texts, config, stops=stops, max_positions=limit)
+            max_len = config.max_new_tokens
+        else:
+            source = self._pad_sources(texts, config)
+            max_len = config.max_len(source.ids.shape[1])
+        max_len = -(-max_len // 8) * 8
         if self._max_target_len is not None:
             max_len = min(max_len, self._max_target_len)
+        rows = source.ids.shape[0]
+        padded = np.asarray(numbers + numbers[-1:] * (rows - len(numbers)), np.uint32)
         values = config.values(self.target_tokenizer.encode)
         rules = jax.tree.structure(values)  # which are on
         candidates = None if self._shortlist is None else self._shortlist.candidates(source)
-        size = None if candidates is None else candidates.ids.shape
-        with self._first_use((source.ids.shape, config.shape(), rules, max_len, size)):
+        shapes = jax.tree.map(np.shape, (source, prompt, candidates))
+        with self._first_use((str(shapes), config.shape(), rules, max_len)):
             found = self._search(
                 self.params,
                 source,
                 padded,
                 config.seed,
                 values,
+                prompt,
                 candidates,
                 shape=config.shape(),
                 max_len=max_len,
             )
         return jax.device_get(found)
+
+    def _stop_table(self, stop: tuple[str, ...]) -> Array:
+        if stop not in self._stop_tables:
+            self._stop_tables = {stop: jax.device_put(self._texts.stop_table(stop))}
+        return self._stop_tables[stop]
 
     @contextlib.contextmanager
     def _first_use(self, key: Hashable) -> Iterator[None]:
@@ -253,54 +328,8 @@ class Generator:
             yield
             self._compiled.add(key)
 
-    def _read(self, found: Hypotheses, row: int, *, line: int) -> list[Hypothesis]:
-        if found.lengths[row, 0] == 0:
-            _log.warning("line %d: the model gives no numbers, the answer is left empty", line + 1)
-        answers = []
-        for n in range(found.ids.shape[1]):
-            ids = tuple(int(i) for i in found.ids[row, n, : max(found.lengths[row, n] - 1, 0)])
-            answers.append(
-                Hypothesis(
-                    text=self.target_tokenizer.decode(ids),
-                    score=float(found.scores[row, n]),
-                    ids=ids,
-                    log_prob=float(found.log_probs[row, n]),
-                )
-            )
-        return answers
-
     def _pad_sources(self, lines: list[list[int]], config: DecodeConfig) -> Sequences:
         return pad_rows(lines, config, limit=self._max_source_len)
-
-    def _encode_source(self, text: str, line: int, config: DecodeConfig) -> list[int]:
-        ids = self.source_tokenizer.encode(text)
-        limit = config.max_source_length
-        if self._max_source_len is not None:
-            limit = min(limit, self._max_source_len)
-        return _cut(ids, limit, line=line, side="source")
-
-    def _encode_target(self, target: str | Sequence[int], line: int) -> list[int]:
-        ids = self.target_tokenizer.encode(target) if isinstance(target, str) else list(target)
-        return _cut(ids, self._max_target_len, line=line, side="target")
-
-
-def one_line(text: str) -> str:
-    """Text that stays on its line: LF and CR become blanks."""
-    return text.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
-
-
-def _cut(ids: list[int], limit: int | None, *, line: int, side: str) -> list[int]:
-    """Ids with EOS, cut to `limit` tokens with a warning."""
-    if limit is not None and len(ids) + 1 > limit:
-        _log.warning(
-            "line %d: %s of %d tokens cut to %d, the longest this model takes",
-            line + 1,
-            side,
-            len(ids) + 1,
-            limit,
-        )
-        ids = ids[: limit - 1]
-    return [*ids, EOS_ID]
 
 
 def _empty_answers(config: DecodeConfig) -> list[Hypothesis]:
@@ -315,6 +344,7 @@ def _search(
     lines: Array,
     seed: Array,
     values: SearchValues,
+    prompt: Prompt | None,
     candidates: Candidates | None,
     *,
     shape: SearchShape,
@@ -327,11 +357,18 @@ def _search(
         shape=shape,
         values=values,
         max_len=max_len,
+        prompt=prompt,
         candidates=candidates,
     )
 
 
 def _target_log_probs(
-    definition: Any, params: Params, source: Sequences, labels: Array, lengths: Array
+    definition: Any,
+    params: Params,
+    source: Sequences,
+    labels: Array,
+    lengths: Array,
+    first_ids: Array | None,
 ) -> Array:
-    return target_log_probs(definition.bind(params), source, labels, lengths)
+    model = definition.bind(params)
+    return target_log_probs(model, source, labels, lengths, first_ids=first_ids)

@@ -23,10 +23,12 @@ from seqgen.decoding.shortlist import Shortlist
 from seqgen.errors import ConfigError, DataError
 from seqgen.evaluation import evaluators
 from seqgen.evaluation.line_statistics import require_tokenizer
-from seqgen.inference import Generator, one_line
+from seqgen.inference import Generator
 from seqgen.models import build_model
+from seqgen.models.config import NoEncoderConfig
 from seqgen.nn.parameters import Definition
 from seqgen.nn.quantization import inference_params
+from seqgen.texts import one_line
 from seqgen.training.checkpoint_reader import CheckpointReader
 from seqgen.training.compilation import enable_compile_cache
 from seqgen.training.sharding import Layout
@@ -144,7 +146,7 @@ class Run:
             )
         if size == 0:
             return None
-        if self.config.data.contiguous:
+        if reads_prompts(self.config):
             raise ConfigError(
                 f"shortlist={size}: this run was trained on text without sources",
                 details=["a shortlist holds translations of what a source says"],
@@ -223,6 +225,13 @@ def build_definition(cfg: Config, tokenizers: data.Tokenizers, *, compute_dtype:
     )
 
 
+def reads_prompts(cfg: Config) -> bool:
+    """Whether the model knows no sources: a decoder alone, of text or of targets."""
+    encoder = cfg.model.encoder
+    alone = isinstance(encoder, NoEncoderConfig)
+    return alone and (cfg.data.contiguous or not encoder.source_prefix)
+
+
 def make_generator(
     cfg: Config,
     definition: Definition,
@@ -236,8 +245,10 @@ def make_generator(
     def limit(part: Any) -> int | None:
         return part.max_positions if getattr(part, "positions", "") == "learned" else None
 
-    source_limit, target_limit = limit(cfg.model.encoder), limit(cfg.model.decoder)
-    if target_limit is not None and getattr(cfg.model.encoder, "source_prefix", False):
+    encoder = cfg.model.encoder
+    source_limit, target_limit = limit(encoder), limit(cfg.model.decoder)
+    prefixed = isinstance(encoder, NoEncoderConfig) and not reads_prompts(cfg)
+    if target_limit is not None and prefixed:
         source_limit = cfg.data.max_source_len  # both stand in the decoder's table
         target_limit -= source_limit
     return Generator(
@@ -248,6 +259,7 @@ def make_generator(
         cfg.decode,
         max_source_len=source_limit,
         max_target_len=target_limit,
+        reads_prompts=reads_prompts(cfg),
         shortlist=shortlist,
     )
 

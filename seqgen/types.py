@@ -145,6 +145,10 @@ class Tokenizer(Protocol):
         """Plain text; stops at EOS_ID, skips other control ids."""
         ...
 
+    def piece_bytes(self, token_id: int) -> bytes:
+        """What a token adds to a text that it stands behind, in UTF-8; of control ids nothing."""
+        ...
+
 
 def option(
     default: Any = dataclasses.MISSING,

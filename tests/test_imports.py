@@ -22,7 +22,8 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": FOUNDATION | {"nn", "losses", "decoding", "data", "models.base"},
     "launch": {"errors"},
     "interop": FOUNDATION,
-    "inference": FOUNDATION | {"nn", "losses", "models", "decoding", "data"},
+    "texts": FOUNDATION | {"decoding"},
+    "inference": FOUNDATION | {"nn", "losses", "models", "decoding", "data", "texts"},
 }
 DOORS = {
     "optax": "training/",

@@ -72,8 +72,9 @@ def test_a_position_table_that_holds_both_sides_limits_both():
     )
     toy = make()
     made = make_generator(cfg, toy.definition, toy.params, Tokenizers(Letters(), Letters()))
-    source = len(made._encode_source("a" * 50, 0, made.decode_config))
-    assert (source, len(made._encode_target("a" * 50, 0))) == (12, 28)
+    texts = made._texts
+    source = len(texts.encode("a" * 50, 0, made.decode_config))
+    assert (source, len(texts.encode_target("a" * 50, 0, behind=[], include_eos=True))) == (12, 28)
 
 
 def test_answers_stand_in_the_order_of_the_lines(generator):
@@ -200,6 +201,10 @@ def test_options_are_checked_at_the_call(generator):
         generator.stream(["a"], num_beans=2)
     with pytest.raises(ConfigError, match="top_p"):
         generator.generate(["a"], top_p=7.0)
+    with pytest.raises(ConfigError, match="stop: read only by language models"):
+        generator.generate(["a"], stop="b")
+    with pytest.raises(ValueError, match="give both"):
+        generator.score(["a"])
 
 
 def test_few_shapes_are_compiled():
@@ -286,5 +291,7 @@ def test_without_a_shortlist_the_program_is_what_it_was():
 
     generator = make(config)
     given = (generator.params, source, numbers, 0, config.values())
-    program = functools.partial(inference._search, ToyDefinition(), candidates=None, **static)
+    program = functools.partial(
+        inference._search, ToyDefinition(), prompt=None, candidates=None, **static
+    )
     assert str(jax.make_jaxpr(program)(*given)) == str(jax.make_jaxpr(by_hand)(*given))

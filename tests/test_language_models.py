@@ -7,10 +7,11 @@ import jax
 import numpy as np
 import pytest
 
+import seqgen
 from seqgen import config, experiment, runs
 from seqgen.cli.main import main
 from seqgen.errors import ConfigError
-from seqgen.types import BOS_ID, Batch, Sequences
+from seqgen.types import BOS_ID, PAD_ID, Batch, Sequences
 
 PATTERN = "abcdéfgh\n"  # each character tells the next
 FILE = "configs/language_model/shakespeare_char.py:tiny"
@@ -132,3 +133,60 @@ def test_bits_per_byte_can_choose_the_best_and_falls(root):
     for name in ("bits_per_byte", "bits_per_char"):
         load(root, f"--config.train.best_metric=eval/{name}")
         assert not higher_is_better(f"eval/{name}")
+
+
+def recomputed(run, params, ids):
+    """Log-probabilities [T, V] of what comes behind each of `ids`, in one pass without a cache."""
+    rows = Sequences(
+        np.array([ids], np.int32), np.ones((1, len(ids)), np.int32), np.arange(len(ids))[None]
+    )
+    model = run.definition.bind(params)
+    hidden = model(Batch(None, rows, rows.ids, np.ones((1, len(ids)))))
+    return np.asarray(jax.nn.log_softmax(model.output_logits(hidden))[0])
+
+
+def test_text_goes_on_from_a_prompt_as_it_was_learnt(trained, capsys):
+    """By the program: greedy text is the argmax of passes over all before it, and the pattern."""
+    run = runs.Run.open(trained)
+    params, tokenizer = run.params("best"), run.tokenizers.target
+    prompt = PATTERN + "abcdé"
+    ids = [BOS_ID, *tokenizer.encode(prompt)]
+    for _ in range(8):
+        scores = recomputed(run, params, ids)[-1].copy()
+        scores[[PAD_ID, BOS_ID]] = -np.inf
+        ids.append(int(scores.argmax()))
+    wanted = tokenizer.decode(ids[-8:])
+    assert wanted == "fgh\nabcd"
+    words = [f"--workdir={trained}", "--max_new_tokens=8"]
+    assert main(["generate", *words, rf"--prompt={PATTERN.strip()}\nabcdé"]) == 0
+    assert capsys.readouterr().out == wanted + "\n"
+    assert main(["generate", *words, r"--prompt=abcdé", r"--stop=\na"]) == 0
+    assert capsys.readouterr().out == "fgh\n"
+    assert main(["generate", *words, "--prompt=a", "--shortlist=5"]) == 2
+    assert "text without sources" in capsys.readouterr().err
+
+
+def test_rules_hold_for_prompts(trained):
+    """Their history is what was generated; a stop token ends an answer, and is no part of it."""
+    model = seqgen.load(trained)
+    line_end, b = (model.target_tokenizer.encode(text)[0] for text in "\nb")
+    (plain,), (begun,) = model.generate(["abcdé", "ab\nab"], stop_token_ids=[line_end, b])
+    assert (plain.text, plain.finish_reason) == ("fgh", "stop")
+    again = model.score(["abcdé"], [[*plain.ids, line_end]], include_eos=False)
+    assert plain.log_prob == pytest.approx(again[0], abs=1e-4)
+    ((banned,),) = model.generate(["abc"], no_repeat_ngram_size=1, max_new_tokens=6)
+    assert banned.text == "défgh\n"[:6] and begun.text == "cdéfgh"
+    ((forced,),) = model.generate(["abc"], forced_prefix="hab", max_new_tokens=3)
+    assert (forced.text, forced.finish_reason) == ("hab", "length")
+    beams = model.generate(["abcdé"], stop_token_ids=line_end, num_beams=3)
+    assert (beams[0][0].ids, beams[0][0].finish_reason) == (plain.ids, "stop")
+
+
+def test_a_short_text_scores_as_the_evaluation_says(trained, corpus, tmp_path):
+    """One block: BOS stands before the text, every token is predicted, and no end."""
+    for split, text in (("train", PATTERN * 60), ("val", PATTERN)):
+        (tmp_path / f"{split}.txt").write_text(text, encoding="utf-8")
+    report = runs.evaluate(trained, split="val", data_dir=str(tmp_path))[0]
+    (score,) = seqgen.load(trained).score([PATTERN], include_eos=False)
+    assert report["tokens"] == len(PATTERN)
+    assert report["loss"] == pytest.approx(-score / len(PATTERN), rel=1e-4)

@@ -1,4 +1,8 @@
-"""`seqgen generate`: lines of text in, lines of text out, in order."""
+"""`seqgen generate`: lines of text in, lines of text out, in order.
+
+Of a language model the lines are prompts, and what comes out is how they go on. There a line may
+hold any text: line breaks, tabs and backslashes are escaped in both directions.
+"""
 
 import argparse
 import math
@@ -8,7 +12,7 @@ from typing import Any
 from seqgen.cli.arguments import add_run_arguments, add_verb, parse_checkpoint, require_run
 from seqgen.cli.counter import Totals, line_counter
 from seqgen.cli.evaluate import add_search_arguments, search_options
-from seqgen.cli.text_files import output, read_lines
+from seqgen.cli.text_files import escape, output, read_lines, unescape
 from seqgen.errors import ConfigError
 
 EXAMPLES = """\
@@ -16,7 +20,9 @@ echo "forty two" | seqgen generate --workdir=runs/quickstart
 seqgen generate --workdir=RUN --input=test.en --output=test.hyp --num_beams=5
 seqgen generate --workdir=RUN --num_beams=5 --num_return_sequences=5 --scores < test.en
 seqgen generate --workdir=RUN --do_sample --temperature=0.8 --top_p=0.9 --seed=1 < test.en
-seqgen generate --workdir=RUN --do_sample --num_return_sequences=16 --mbr < test.en"""
+seqgen generate --workdir=RUN --do_sample --num_return_sequences=16 --mbr < test.en
+seqgen generate --workdir=LM --prompt='ROMEO:\\n' --do_sample --max_new_tokens=100 --stop='\\n\\n'
+seqgen generate --workdir=LM --input=prompts.txt --do_sample --num_return_sequences=3"""
 
 
 def add_parser(verbs: Any) -> None:
@@ -24,13 +30,19 @@ def add_parser(verbs: Any) -> None:
     parser = add_verb(
         verbs,
         "generate",
-        summary="Answer lines of text. Each input line gives num_return_sequences output lines, "
-        "best first.",
+        summary="Answer lines of text, or go on from prompts with a language model. Each input "
+        "line gives num_return_sequences output lines, best first.",
         examples=EXAMPLES,
         run=run,
     )
     add_run_arguments(parser)
     parser.add_argument("--input", default="-", metavar="FILE", help="- is stdin (default)")
+    parser.add_argument(
+        "--prompt",
+        metavar="TEXT",
+        help="language models: one prompt, in place of --input; the text that follows is printed "
+        "as it is, several with an empty line between them",
+    )
     parser.add_argument("--output", default="-", metavar="FILE", help="- is stdout (default)")
     add_search_arguments(parser)
     parser.add_argument(
@@ -43,6 +55,16 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument(
         "--max_length_offset", type=int, metavar="TOKENS", help="... and so many more"
+    )
+    parser.add_argument(
+        "--max_new_tokens", type=int, metavar="TOKENS", help="language models: longest text"
+    )
+    parser.add_argument(
+        "--stop",
+        action="append",
+        type=unescape,
+        metavar="TEXT",
+        help="language models: the text ends before TEXT (\\n is a newline); may be given again",
     )
     parser.add_argument(
         "--length_penalty_kind", metavar="KIND", help="length, wu or none (docs/decoding.md)"
@@ -112,7 +134,15 @@ def _token_ids(text: str) -> tuple[int, ...]:
 
 
 _OPTIONS = (
-    *("num_return_sequences", "min_length", "max_length", "max_length_ratio", "max_length_offset"),
+    *(
+        "max_new_tokens",
+        "stop",
+        "num_return_sequences",
+        "min_length",
+        "max_length",
+        "max_length_ratio",
+        "max_length_offset",
+    ),
     *("length_penalty_kind", "early_stopping", "suppress_unk", "do_sample", "temperature"),
     *("repetition_penalty", "frequency_penalty", "presence_penalty", "no_repeat_ngram_size"),
     *("bad_words", "forced_prefix", "stop_token_ids", "min_p", "typical_p"),
@@ -127,7 +157,7 @@ def run(args: argparse.Namespace) -> int:
     options = search_options(args)
     options |= {n: getattr(args, n) for n in _OPTIONS if getattr(args, n) is not None}
     from seqgen import runs
-    from seqgen.inference import one_line
+    from seqgen.texts import one_line
 
     generator = runs.load(
         workdir,
@@ -136,6 +166,17 @@ def run(args: argparse.Namespace) -> int:
         quantize=args.quantize,
         shortlist=args.shortlist,
     )
+    lines, write = read_lines(args.input), one_line
+    if generator.reads_prompts:
+        lines, write = map(unescape, lines), escape
+    if args.prompt is not None:
+        if not generator.reads_prompts or args.input != "-":
+            raise ConfigError(
+                "--prompt is one prompt of a language model",
+                details=["else           --input=FILE, or lines on stdin"],
+            )
+        lines, write = iter([unescape(args.prompt)]), str
+    between = "\n" if write is str else ""
     num_answers = generator.decode_config.replace(**options).num_return_sequences
     if args.mbr and num_answers < 2:
         raise ConfigError(
@@ -147,17 +188,18 @@ def run(args: argparse.Namespace) -> int:
         output(args.output) as file,
         line_counter("answered", enabled=args.output != "-") as progress,
     ):
-        answers = generator.stream(read_lines(args.input), progress=progress, **options)
+        answers = generator.stream(lines, progress=progress, **options)
         for hypotheses in answers:
             # The empty answer to an empty line was not generated: it has no probability.
-            totals.add(sum(len(h.ids) + 1 for h in hypotheses if not math.isnan(h.log_prob)))
+            asked = [h for h in hypotheses if not math.isnan(h.log_prob)]
+            totals.add(sum(len(h.ids) + (h.finish_reason != "length") for h in asked))
             if args.mbr:
                 from seqgen.evaluation.minimum_bayes_risk import choose
 
                 hypotheses = [hypotheses[choose([answer.text for answer in hypotheses])]]
-            for hypothesis in hypotheses:
+            for number, hypothesis in enumerate(hypotheses):
                 score = f"{hypothesis.score:.6f}\t" if args.scores else ""
-                file.write(f"{score}{one_line(hypothesis.text)}\n")
+                file.write(f"{between if number else ''}{score}{write(hypothesis.text)}\n")
             if args.output == "-":
                 file.flush()
     print(totals.line(), file=sys.stderr)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -37,6 +38,20 @@ def read_lines(name: str) -> Iterator[str]:
         raise DataError(f"cannot read {name}", details=[str(error)]) from error
     if damaged:
         print(f"note: {damaged} lines of {name} are not valid UTF-8", file=sys.stderr)
+
+
+_ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_MEANINGS = {written: text for text, written in _ESCAPES.items()}
+
+
+def escape(text: str) -> str:
+    r"""Text on one line: newline, return, tab and backslash as `\n`, `\r`, `\t` and `\\`."""
+    return re.sub(r"[\\\n\r\t]", lambda found: _ESCAPES[found[0]], text)
+
+
+def unescape(line: str) -> str:
+    r"""What `escape` made a line of; a backslash before anything else stands for itself."""
+    return re.sub(r"\\[\\nrt]", lambda found: _MEANINGS[found[0]], line)
 
 
 @contextlib.contextmanager

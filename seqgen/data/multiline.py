@@ -1,11 +1,12 @@
 """Text of several lines as ids: each line by itself, one id for every line end."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from seqgen.data import cache
-from seqgen.data.tokenizer import SavableTokenizer
+from seqgen.data.tokenizer import SavableTokenizer, utf8
 from seqgen.errors import DataError
 from seqgen.types import EOS_ID
 
@@ -17,6 +18,9 @@ class MultilineTokenizer:
 
     A word has the same pieces at the start of a line as inside one, a line end is one id, and the
     ids of a text are those of its lines one after the other.
+
+    Attributes:
+      drops_line_space: where a line begins, decoding takes a space off its first piece.
 
     Args:
       inner: cuts one line; the last id that it gives for a line end stands for it.
@@ -66,6 +70,20 @@ class MultilineTokenizer:
             else:
                 lines[-1].append(int(value))
         return LINE_END.join(self.inner.decode(line) for line in lines)
+
+    def piece_bytes(self, token_id: int) -> bytes:
+        """What a token adds to a line, or the line end that it is, in UTF-8."""
+        if token_id == self._line_end:
+            return utf8(LINE_END)
+        return self.inner.piece_bytes(token_id)
+
+    @functools.cached_property
+    def drops_line_space(self) -> bool:
+        for token_id in range(self.vocab_size):
+            piece = self.inner.piece_bytes(token_id)
+            if piece.startswith(b" "):
+                return self.inner.decode([token_id]) != piece.decode("utf-8", "replace")
+        return False
 
     def sample(self, text: str, *, seed: int) -> list[int]:
         """`encode`: contiguous text is cut once."""

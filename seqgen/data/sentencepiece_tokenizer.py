@@ -110,6 +110,16 @@ class SentencePieceTokenizer:
         theirs = [int(self._theirs[i - NUM_CONTROL_IDS]) for i in real_ids(ids) if i < top]
         return self._processor.decode(theirs)
 
+    def piece_bytes(self, token_id: int) -> bytes:
+        """A piece in UTF-8 with spaces for their marks, or the byte that a token is."""
+        if token_id < NUM_CONTROL_IDS:
+            return b""
+        theirs = int(self._theirs[token_id - NUM_CONTROL_IDS])
+        piece = self._processor.id_to_piece(theirs)
+        if self._processor.is_byte(theirs):
+            return bytes([int(piece[3:-1], 16)])
+        return utf8(piece.replace(SPACE_MARK, " "))
+
     def sample(self, text: str, *, seed: int) -> list[int]:
         """One of several segmentations, a pure function of text and seed (see `segmentation`)."""
         plain = self._clean(text)

@@ -32,6 +32,8 @@ class SavableTokenizer(Protocol):
 
     def decode(self, ids: Any) -> str: ...
 
+    def piece_bytes(self, token_id: int) -> bytes: ...
+
     def sample(self, text: str, *, seed: int) -> list[int]:
         """One of several segmentations, a pure function of text and seed; `encode` if not on."""
         ...
@@ -82,6 +84,10 @@ class ByteTokenizer:
         return bytes(i - NUM_CONTROL_IDS for i in real_ids(ids) if i < top).decode(
             "utf-8", "replace"
         )
+
+    def piece_bytes(self, token_id: int) -> bytes:
+        """The byte that a token is."""
+        return bytes([token_id - NUM_CONTROL_IDS]) if token_id >= NUM_CONTROL_IDS else b""
 
     def sample(self, text: str, *, seed: int) -> list[int]:
         """`encode`: there is one segmentation."""
@@ -136,14 +142,17 @@ class TableTokenizer:
 
     def decode(self, ids: Any) -> str:
         """Plain text."""
-        spelt = bytearray()
-        for value in real_ids(ids):
-            if value < self._first:
-                spelt.append(value - NUM_CONTROL_IDS)
-            elif value < self.vocab_size:
-                spelt += utf8(self.pieces[value - self._first])
+        spelt = b"".join(self.piece_bytes(i) for i in real_ids(ids) if i < self.vocab_size)
         text = spelt.decode("utf-8", "replace")
         return text.removeprefix(" ") if self.kind == "word" else text
+
+    def piece_bytes(self, token_id: int) -> bytes:
+        """A piece in UTF-8 (words with the space before them), or the byte that a token is."""
+        if token_id < NUM_CONTROL_IDS:
+            return b""
+        if token_id < self._first:
+            return bytes([token_id - NUM_CONTROL_IDS])
+        return utf8(self.pieces[token_id - self._first])
 
     def sample(self, text: str, *, seed: int) -> list[int]:
         """`encode`: there is one segmentation."""

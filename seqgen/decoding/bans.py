@@ -65,23 +65,21 @@ def ban_tokens(logits: Array, ids: Array, banned: Array) -> Array:
     return _ban(logits, jnp.broadcast_to(ids, (*logits.shape[:2], *ids.shape)))
 
 
-def force_prefix(
-    logits: Array, free: Array, position: Array, limits: Array, prefix: Array
-) -> Array:
+def force_prefix(logits: Array, free: Array, position: Array, room: Array, prefix: Array) -> Array:
     """`logits` of the prefix' token at this position alone; after the prefix, `free` ones.
 
-    A prefix is cut where a sentence's limit leaves room for nothing but the end.
+    A prefix is cut where a sentence has no room for more of it.
 
     Args:
       logits: float32 [B, K, V] in which nothing is banned.
       free: float32 [B, K, V] with bans.
       position: int32 scalar, tokens generated so far.
-      limits: int32 [B], most tokens of an answer.
+      room: int32 [B], most tokens that a prefix may have.
       prefix: int32 [P], `ANY_ID` after its end.
     """
     length = prefix.shape[0]
     token = jnp.where(position < length, prefix[jnp.minimum(position, length - 1)], ANY_ID)
-    forced = (token != ANY_ID) & (position + 1 < limits)[:, None, None]
+    forced = (token != ANY_ID) & (position < room)[:, None, None]
     alone = jnp.where(jnp.arange(logits.shape[-1]) == token, logits, -jnp.inf)
     return jnp.where(forced, alone, free)
 

@@ -9,6 +9,7 @@ from seqgen.decoding.config import SearchShape, SearchValues
 from seqgen.decoding.constraints import token_rules
 from seqgen.decoding.hypotheses import Hypotheses
 from seqgen.decoding.length_penalty import best_attainable_score, length_penalty
+from seqgen.decoding.prompts import Prompt
 from seqgen.decoding.rules import (
     apply_rules,
     ends_answer,
@@ -19,9 +20,10 @@ from seqgen.decoding.rules import (
 )
 from seqgen.decoding.shrinking import run_shrinking, take_sentences
 from seqgen.decoding.stepping import next_logits, write_tokens
+from seqgen.decoding.stops import follow
 from seqgen.decoding.top_tokens import top_tokens
 from seqgen.models.base import Decodable
-from seqgen.types import EOS_ID, PAD_ID, Array, Encoded, PyTree
+from seqgen.types import BOS_ID, PAD_ID, Array, Encoded, PyTree
 
 
 @jax.tree_util.register_dataclass
@@ -43,6 +45,8 @@ class BeamState:
       num_finished: int32 [B], finished hypotheses met so far.
       done: bool [B], nothing more is searched for this sentence.
       limits: int32 [B], most tokens of an answer.
+      first_ids: int32 [B], what the first step reads.
+      stop_states: int32 [B, K] of `stops.follow`; None without a prompt.
       model: the decoder's own state.
     """
 
@@ -57,6 +61,8 @@ class BeamState:
     num_finished: Array
     done: Array
     limits: Array
+    first_ids: Array
+    stop_states: Array | None
     model: PyTree
 
 
@@ -68,11 +74,12 @@ def beam_search(
     shape: SearchShape,
     values: SearchValues,
     max_len: int,
+    prompt: Prompt | None = None,
 ) -> Hypotheses:
     """The N best hypotheses of a beam of K, by log-probability over length penalty.
 
-    A hypothesis that ends is kept only if its EOS ranks among the K best continuations (as Hugging
-    Face and fairseq do), so that a beam of one is greedy search.
+    A hypothesis that ends is kept only if its last token ranks among the K best continuations (as
+    Hugging Face and fairseq do), so that a beam of one is greedy search.
 
     Args:
       model: the decoder.
@@ -81,6 +88,7 @@ def beam_search(
       shape: kinds and sizes.
       values: numbers.
       max_len: T, room for the tokens of one hypothesis; at least every limit.
+      prompt: what the answers go on from; without one they begin behind BOS and end with EOS.
     """
     batch, beams = limits.shape[0], shape.num_beams
     answers = shape.num_return_sequences
@@ -96,14 +104,20 @@ def beam_search(
         num_finished=jnp.zeros((batch,), jnp.int32),
         done=jnp.zeros((batch,), bool),
         limits=limits,
+        first_ids=jnp.full((batch,), BOS_ID) if prompt is None else prompt.first_ids,
+        stop_states=None if prompt is None else jnp.zeros((batch, beams), jnp.int32),
         model=model.init_decode(encoded, max_len=max_len, num_beams=beams),
     )
     if has_penalties(values):
         start = dataclasses.replace(start, live_own_log_probs=start.live_log_probs)
 
     def step(state: BeamState) -> BeamState:
-        logits, model_state = next_logits(model, state.model, state.live_ids, state.position)
+        logits, model_state = next_logits(
+            model, state.model, state.live_ids, state.position, state.first_ids
+        )
         found = _best_continuations(logits, state, values)
+        if prompt is not None:
+            found = _end_by_prompt(found, state, prompt)
         state = _keep_finished(state, found, shape, values)
         state = _advance(state, found, model, model_state)
         return _mark_done(state, shape, values)
@@ -130,6 +144,7 @@ class Continuations:
       parents: int32 [B, n], the beam that goes on.
       tokens: int32 [B, n].
       ends: bool [B, n], whether the token ends the answer.
+      stop_states: int32 [B, n] of `stops.follow`; None without a prompt.
     """
 
     log_probs: Array
@@ -137,6 +152,7 @@ class Continuations:
     parents: Array
     tokens: Array
     ends: Array
+    stop_states: Array | None = None
 
 
 def _best_continuations(logits: Array, state: BeamState, values: SearchValues) -> Continuations:
@@ -147,7 +163,7 @@ def _best_continuations(logits: Array, state: BeamState, values: SearchValues) -
     """
     batch, beams, vocab = logits.shape
     constrain = token_rules(state, values)
-    ruled = apply_rules(logits, state.live_ids, state.position, state.limits, values=values)
+    ruled = apply_rules(logits, state.live_ids, state, values=values)
     normalizers = own_normalizers(logits, ruled)
     ends = 1 + num_stop_tokens(values)
     gains, tokens = top_tokens(ruled, min(beams + ends, vocab), constrain, normalizers)
@@ -171,6 +187,15 @@ def _best_continuations(logits: Array, state: BeamState, values: SearchValues) -
     )
 
 
+def _end_by_prompt(found: Continuations, state: BeamState, prompt: Prompt) -> Continuations:
+    """Continuations of a prompt, which end at a stop string and at their limit, too."""
+    assert state.stop_states is not None
+    begun = jnp.take_along_axis(state.stop_states, found.parents, axis=1)
+    stop_states, stopped = follow(prompt.stops, begun, found.tokens)
+    ends = found.ends | stopped | (state.position + 1 >= state.limits)[:, None]
+    return dataclasses.replace(found, ends=ends, stop_states=stop_states)
+
+
 def _keep_finished(
     state: BeamState, found: Continuations, shape: SearchShape, values: SearchValues
 ) -> BeamState:
@@ -182,8 +207,7 @@ def _keep_finished(
     penalty = length_penalty(length, values.length_penalty, kind=shape.length_penalty_kind)
     new_log_probs = jnp.where(ends, log_probs[:, :beams], -jnp.inf)
     new_ids = jnp.take_along_axis(state.live_ids, parents[:, :beams, None], axis=1)
-    last = EOS_ID if values.stop_token_ids is None else found.tokens[:, :beams]
-    new_ids = write_tokens(new_ids, last, state.position)
+    new_ids = write_tokens(new_ids, found.tokens[:, :beams], state.position)
     # Old ones stand first, so that a tie keeps the hypothesis that was found first.
     scores, places = jax.lax.top_k(
         jnp.concatenate([state.scores, new_log_probs / penalty], axis=1), state.scores.shape[1]
@@ -216,15 +240,18 @@ def _advance(
     parents = jnp.take_along_axis(found.parents, places, axis=1)
     tokens = jnp.take_along_axis(found.tokens, places, axis=1)
     live_ids = jnp.take_along_axis(state.live_ids, parents[:, :, None], axis=1)
-    own = state.live_own_log_probs
+    own, stop_states = state.live_own_log_probs, found.stop_states
     if own is not None:
         own = jnp.take_along_axis(found.own_log_probs, places, axis=1)
+    if stop_states is not None:
+        stop_states = jnp.take_along_axis(stop_states, places, axis=1)
     return dataclasses.replace(
         state,
         position=state.position + 1,
         live_ids=write_tokens(live_ids, tokens, state.position),
         live_log_probs=live_log_probs,
         live_own_log_probs=own,
+        stop_states=stop_states,
         model=model.reorder(model_state, parents),
     )
 

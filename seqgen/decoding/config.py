@@ -112,6 +112,12 @@ class DecodeConfig:
         2.0, minimum=0.0, maximum=100.0, help="limit = ratio * tokens of the own source + offset"
     )
     max_length_offset: int = option(10, minimum=1, help="see max_length_ratio")
+    max_new_tokens: int = option(
+        256, minimum=1, help="language models: at most so many tokens after a prompt"
+    )
+    stop: tuple[str, ...] = option(
+        (), help="language models: texts before which an answer is cut; it ends when it holds one"
+    )
     suppress_unk: bool = option(False, help="never generate the unknown token")
     repetition_penalty: float = option(
         1.0, minimum=1.0, maximum=100.0, help="CTRL's, on tokens generated before; 1 = none"
@@ -182,7 +188,7 @@ class DecodeConfig:
             )
 
     def replace(self, **overrides: Any) -> "DecodeConfig":
-        """A copy with some options changed.
+        """A copy with some options changed; one text or id may stand for several.
 
         Asking for sampling means one beam, and asking for several beams means search, unless the
         other option is given too.
@@ -191,17 +197,17 @@ class DecodeConfig:
           ConfigError: if an option is unknown (the nearest is named), out of range, or would be
             ignored.
         """
-        overrides = {n: tuple(v) if isinstance(v, list) else v for n, v in overrides.items()}
-        names = [field.name for field in dataclasses.fields(self)]
+        kinds = {field.name: type(field.default) for field in dataclasses.fields(self)}
         for name in overrides:
-            if name not in names:
-                guess = nearest(name, names)
+            if name not in kinds:
+                guess = nearest(name, kinds)
                 raise ConfigError(
                     f"unknown decode option {name!r}",
                     details=[f"did you mean   {guess}"]
                     if guess
-                    else [f"known: {', '.join(names)}"],
+                    else [f"known: {', '.join(kinds)}"],
                 )
+        overrides = {n: _several(v) if kinds[n] is tuple else v for n, v in overrides.items()}
         sampling = overrides.get("do_sample", self.do_sample and overrides.get("num_beams", 1) == 1)
         idle = [name for name in SAMPLING_OPTIONS if name in overrides]
         if idle and not sampling:
@@ -266,6 +272,11 @@ class DecodeConfig:
         return max(1, math.floor(self.max_length_ratio * source_len) + 1 + self.max_length_offset)
 
 
+def _several(value: Any) -> tuple[Any, ...]:
+    """The value of an option that takes several: a list of them, or one."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
 def _unless(value: float, off: float) -> Array | None:
     """A number as a scalar array of its type, None where it is `off`."""
     if value == off:
@@ -285,9 +296,9 @@ def _check_range(field: dataclasses.Field, value: Any) -> None:
     if kind is tuple:
         element = int if low is not None else str
         right_type = isinstance(value, tuple) and all(type(item) is element for item in value)
-        if not right_type or (low is not None and any(item < low for item in value)):
-            takes = f"several {element.__name__}s"
-            takes += "" if low is None else f", at least {low}"
+        if not right_type or any(item == "" if low is None else item < low for item in value):
+            takes = f"several {element.__name__}s, "
+            takes += "none empty" if low is None else f"at least {low}"
             raise ConfigError(
                 f"bad value for  {field.name}: {value!r}", details=[f"it takes       {takes}"]
             )

@@ -29,17 +29,27 @@ def length_limits(values: SearchValues, source_lengths: Array, *, max_len: int) 
 def token_rules(state: Any, values: SearchValues) -> Callable[[Array, Array], Array]:
     """`constrain_logits` at the position and limits of a search's state, of logits and ids."""
     return functools.partial(
-        constrain_logits, position=state.position, limits=state.limits, values=values
+        constrain_logits,
+        position=state.position,
+        limits=state.limits,
+        values=values,
+        cut=state.stop_states is not None,
     )
 
 
 def constrain_logits(
-    logits: Array, ids: Array, position: Array, limits: Array, *, values: SearchValues
+    logits: Array,
+    ids: Array,
+    position: Array,
+    limits: Array,
+    *,
+    values: SearchValues,
+    cut: bool = False,
 ) -> Array:
     """Logits with -inf on every token that may not come next.
 
     PAD and BOS never come; EOS comes after `min_length` tokens at the earliest and is the only
-    choice at a sentence's limit, so every hypothesis ends with EOS.
+    choice at a sentence's limit, so every hypothesis ends with EOS, unless it is cut there.
 
     Args:
       logits: float32 [B, K, n].
@@ -47,8 +57,9 @@ def constrain_logits(
       position: int32 scalar, tokens generated so far.
       limits: int32 [B] of `length_limits`.
       values: `min_length` and `suppress_unk`.
+      cut: what reaches its limit is cut there: any token may be the last.
     """
-    at_limit = (position + 1 >= limits)[:, None, None]
+    at_limit = (position + 1 >= limits)[:, None, None] & (not cut)
     eos_allowed = at_limit | (position >= values.min_length)
     control = (ids == PAD_ID) | (ids == BOS_ID) | ((ids == UNK_ID) & values.suppress_unk)
     allowed = jnp.where(ids == EOS_ID, eos_allowed, ~control & ~at_limit)

@@ -1,11 +1,14 @@
 """One entry to greedy search, beam search and sampling."""
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from seqgen.decoding.beam_search import beam_search
 from seqgen.decoding.config import DecodeConfig, SearchShape, SearchValues
 from seqgen.decoding.constraints import length_limits
 from seqgen.decoding.hypotheses import Hypotheses
+from seqgen.decoding.prompts import Prompt
 from seqgen.decoding.sampling import make_row_keys, sample
 from seqgen.decoding.shortlist import Candidates, ShortlistedModel
 from seqgen.models.base import Decodable
@@ -50,6 +53,7 @@ def search(
     shape: SearchShape,
     values: SearchValues,
     max_len: int,
+    prompt: Prompt | None = None,
     candidates: Candidates | None = None,
 ) -> Hypotheses:
     """`generate` with the options split into what is static and what is traced.
@@ -61,6 +65,7 @@ def search(
       shape: kinds and sizes (static).
       values: numbers (traced).
       max_len: room for an answer, EOS included (static).
+      prompt: for language models, whose `source` is all of a prompt but its last token.
       candidates: the tokens that answers are made of, of `Shortlist.candidates`; None = all.
     """
     if candidates is not None:
@@ -68,8 +73,12 @@ def search(
         found = search(cut, source, row_keys, shape=shape, values=values, max_len=max_len)
         return cut.in_whole_vocabulary(found)
     encoded = model.encode(source)
-    source_lengths = jnp.sum(source.segments > 0, axis=1, dtype=jnp.int32)
-    limits = length_limits(values, source_lengths, max_len=max_len)
+    if prompt is None:
+        source_lengths = jnp.sum(source.segments > 0, axis=1, dtype=jnp.int32)
+        limits = length_limits(values, source_lengths, max_len=max_len)
+    else:
+        limits = prompt.limits
+    options: Any = {"shape": shape, "values": values, "max_len": max_len, "prompt": prompt}
     if shape.num_beams > 1:
-        return beam_search(model, encoded, limits, shape=shape, values=values, max_len=max_len)
-    return sample(model, encoded, limits, row_keys, shape=shape, values=values, max_len=max_len)
+        return beam_search(model, encoded, limits, **options)
+    return sample(model, encoded, limits, row_keys, **options)

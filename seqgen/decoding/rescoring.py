@@ -8,7 +8,13 @@ from seqgen.types import BOS_ID, Array, Sequences
 
 
 def target_log_probs(
-    model: Decodable, source: Sequences, labels: Array, lengths: Array, *, chunk_len: int = 8
+    model: Decodable,
+    source: Sequences,
+    labels: Array,
+    lengths: Array,
+    *,
+    first_ids: Array | None = None,
+    chunk_len: int = 8,
 ) -> Array:
     """Log-probability of each label given the source and the labels before it.
 
@@ -17,8 +23,9 @@ def target_log_probs(
     Args:
       model: a bound model.
       source: B sentences, one a row.
-      labels: int32 [B, T]; target ids ending with EOS_ID.
+      labels: int32 [B, T]; target ids, as a rule ending with EOS_ID.
       lengths: int32 [B], how many labels of a row are real.
+      first_ids: int32 [B], what is read before the first label; by default BOS_ID.
       chunk_len: positions whose [B, chunk_len, V] logits are held at once.
 
     Returns:
@@ -27,6 +34,8 @@ def target_log_probs(
     batch, width = labels.shape
     state = model.init_decode(model.encode(source), max_len=width)
     start = jnp.full((batch, 1), BOS_ID, labels.dtype)
+    if first_ids is not None:
+        start = first_ids[:, None].astype(labels.dtype)
     output, _ = model.extend(state, jnp.concatenate([start, labels[:, :-1]], axis=1), lengths)
     padding = -width % chunk_len
     hidden = jnp.pad(output.hidden, ((0, 0), (0, padding), (0, 0)))

@@ -3,6 +3,8 @@
 A value of `SearchValues` that is None is a rule that is off: it is no part of the compiled program.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -23,9 +25,7 @@ def has_penalties(values: SearchValues) -> bool:
     return any(penalty is not None for penalty in penalties)
 
 
-def apply_rules(
-    logits: Array, ids: Array, position: Array, limits: Array, *, values: SearchValues
-) -> Array:
+def apply_rules(logits: Array, ids: Array, state: Any, *, values: SearchValues) -> Array:
     """Logits after penalties and bans; the same object where no rule is on.
 
     Penalties come first, in vLLM's order (repetition, frequency, presence), then bans; the tokens
@@ -33,11 +33,11 @@ def apply_rules(
 
     Args:
       logits: float32 [B, K, V], the model's own.
-      ids: int32 [B, K, T] tokens generated so far.
-      position: int32 scalar, how many they are.
-      limits: int32 [B], most tokens of an answer.
+      ids: int32 [B, K, T] tokens generated so far, without the source or the prompt.
+      state: a search's, of which `position` and `limits` are read, and whether it is of a prompt.
       values: numbers of the rules; None = off.
     """
+    position = state.position
     if has_penalties(values):
         counts = count_tokens(ids, position, logits.shape[-1])
         if values.repetition_penalty is not None:
@@ -55,7 +55,9 @@ def apply_rules(
         free = ban_tokens(free, values.stop_token_ids, position < values.min_length)
     if values.forced_prefix is None:
         return free
-    return force_prefix(logits, free, position, limits, values.forced_prefix)
+    # An answer that is cut at its limit needs no last place for EOS.
+    room = state.limits if state.stop_states is not None else state.limits - 1
+    return force_prefix(logits, free, position, room, values.forced_prefix)
 
 
 def own_normalizers(logits: Array, ruled: Array) -> Array | None:

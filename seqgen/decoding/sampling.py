@@ -10,6 +10,7 @@ from seqgen.decoding.constraints import token_rules
 from seqgen.decoding.filters import keep_min_p, keep_top_k, keep_top_p, keep_typical
 from seqgen.decoding.hypotheses import Hypotheses
 from seqgen.decoding.length_penalty import length_penalty
+from seqgen.decoding.prompts import Prompt
 from seqgen.decoding.rules import (
     apply_rules,
     ends_answer,
@@ -19,9 +20,10 @@ from seqgen.decoding.rules import (
 )
 from seqgen.decoding.shrinking import run_shrinking, take_sentences
 from seqgen.decoding.stepping import next_logits, write_tokens
+from seqgen.decoding.stops import follow
 from seqgen.decoding.top_tokens import top_tokens
 from seqgen.models.base import Decodable
-from seqgen.types import EOS_ID, PAD_ID, Array, Encoded, PyTree
+from seqgen.types import BOS_ID, EOS_ID, PAD_ID, Array, Encoded, PyTree
 
 
 def make_row_keys(seed: int | Array, lines: Array) -> Array:
@@ -42,6 +44,8 @@ class SampleState:
       lengths: int32 [B, N]; final where `done`.
       done: bool [B, N].
       limits: int32 [B], most tokens of an answer.
+      first_ids: int32 [B], what the first step reads.
+      stop_states: int32 [B, N] of `stops.follow`; None without a prompt.
       keys: typed PRNG keys [B, N], or None where nothing is drawn.
       model: the decoder's own state.
     """
@@ -53,6 +57,8 @@ class SampleState:
     lengths: Array
     done: Array
     limits: Array
+    first_ids: Array
+    stop_states: Array | None
     keys: Array | None
     model: PyTree
 
@@ -66,6 +72,7 @@ def sample(
     shape: SearchShape,
     values: SearchValues,
     max_len: int,
+    prompt: Prompt | None = None,
 ) -> Hypotheses:
     """N answers a sentence, token by token: the likeliest token, or one drawn.
 
@@ -78,6 +85,7 @@ def sample(
       shape: kinds and sizes.
       values: numbers.
       max_len: T, room for the tokens of one answer; at least every limit.
+      prompt: what the answers go on from; without one they begin behind BOS and end with EOS.
     """
     batch, answers = limits.shape[0], shape.num_return_sequences
     fold = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))
@@ -90,14 +98,18 @@ def sample(
         lengths=jnp.zeros((batch, answers), jnp.int32),
         done=jnp.zeros((batch, answers), bool),
         limits=limits,
+        first_ids=jnp.full((batch,), BOS_ID) if prompt is None else prompt.first_ids,
+        stop_states=None if prompt is None else jnp.zeros((batch, answers), jnp.int32),
         keys=keys,
         model=model.init_decode(encoded, max_len=max_len, num_beams=answers),
     )
 
     def step(state: SampleState) -> SampleState:
-        logits, model_state = next_logits(model, state.model, state.ids, state.position)
+        logits, model_state = next_logits(
+            model, state.model, state.ids, state.position, state.first_ids
+        )
         constrain = token_rules(state, values)
-        ruled = apply_rules(logits, state.ids, state.position, state.limits, values=values)
+        ruled = apply_rules(logits, state.ids, state, values=values)
         normalizers = own_normalizers(logits, ruled)
         if state.keys is None:
             best, likeliest = top_tokens(ruled, 1, constrain, normalizers)
@@ -111,6 +123,10 @@ def sample(
         lost = ~jnp.isfinite(gains)
         tokens = jnp.where(lost, EOS_ID, tokens).astype(jnp.int32)
         gains = jnp.where(lost, -jnp.inf, gains)
+        ends, stop_states = ends_answer(tokens, values), None
+        if prompt is not None:
+            stop_states, stopped = follow(prompt.stops, state.stop_states, tokens)
+            ends = ends | stopped | (state.position + 1 >= state.limits)[:, None]
         written = jnp.where(state.done, PAD_ID, tokens)
         ruled_log_probs = state.ruled_log_probs
         if ruled_log_probs is not None:
@@ -124,7 +140,8 @@ def sample(
             log_probs=jnp.where(state.done, state.log_probs, state.log_probs + gains),
             ruled_log_probs=ruled_log_probs,
             lengths=jnp.where(state.done, state.lengths, state.position + 1),
-            done=state.done | ends_answer(tokens, values),
+            done=state.done | ends,
+            stop_states=stop_states,
             model=model_state,
         )
 

@@ -6,7 +6,7 @@ and `scale_embeddings=False`, its output tied to its embedding.
 
 With `source_prefix` the model reads pairs: a source and its target are one row, as in Liu et al.,
 "Generating Wikipedia by summarizing long sequences", 2018, section 4.2.3. The loss stands on the
-target alone.
+target alone. In decoding a source is whatever the rows begin with: that of a pair, or a prompt.
 """
 
 import dataclasses
@@ -30,7 +30,8 @@ class CausalState:
     """Decode state.
 
     Attributes:
-      prefix_lengths: int32 [B], tokens of the source that each sentence's rows began with.
+      prefix_lengths: int32 [B], tokens of the source that each sentence's rows began with (of a
+        prompt, all but its last, which the first step reads as it otherwise reads BOS).
       decoder: the decoder's own state of R = B * K rows, the source consumed.
     """
 
@@ -94,14 +95,8 @@ class CausalLM(TargetSide):
         return cut(hidden, source_lengths(source.segments))
 
     def encode(self, source: Sequences, *, key: Any = None) -> Encoded:
-        """Embeddings of what the rows begin with, as the memory; see `types.no_source`.
-
-        Raises:
-          ConfigError: there are sources, and the config has no place for them.
-        """
+        """Embeddings of what the rows begin with, as the memory; see `types.no_source`."""
         del key  # dropout comes in the teacher-forced pass, which reads no memory
-        if source.ids.shape[1]:
-            check_reads_sources(self.config)
         memory = self.vectors(self.target_embedding, source.ids)
         summary = jnp.zeros((source.ids.shape[0], 0), jnp.float32)
         return Encoded(memory, source.segments, source.positions, summary)

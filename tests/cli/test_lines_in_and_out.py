@@ -6,9 +6,9 @@ import threading
 import pytest
 
 from seqgen.cli.evaluate import _strict
-from seqgen.cli.text_files import output, read_lines
+from seqgen.cli.text_files import escape, output, read_lines, unescape
 from seqgen.errors import DataError, StorageError
-from seqgen.inference import one_line
+from seqgen.texts import one_line
 
 
 def read(tmp_path, data: bytes) -> list[str]:
@@ -95,6 +95,17 @@ def test_output_that_cannot_be_written_is_a_storage_error(tmp_path):
 
 def test_answers_stay_on_their_line():
     assert one_line("a\nb\r\nc\rd") == "a b c d"
+
+
+@pytest.mark.parametrize("text", ["a\nb", "\\n", "\\\n\\\\n", "\ta\r\n", "C:\\dir", "\\"])
+def test_any_text_goes_onto_a_line_and_back(text):
+    assert unescape(escape(text)) == text
+    assert not set("\n\r\t") & set(escape(text))
+
+
+def test_a_backslash_before_anything_else_is_one():
+    assert unescape(r"a\d \\n\n") == "a\\d \\n\n"
+    assert escape("a\nb\\") == r"a\nb\\"
 
 
 def test_non_finite_values_become_null_with_a_flag():

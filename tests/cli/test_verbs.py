@@ -1,16 +1,14 @@
 """The verbs on a small trained run: what they print is what anyone can recompute."""
 
-import contextlib
-import io
 import json
 import math
 import re
 import shutil
-import sys
 
 import numpy as np
 import pytest
 import sacrebleu
+from cli.calls import call, stdin
 
 from seqgen.cli import compare
 from seqgen.cli.main import main
@@ -24,25 +22,6 @@ FIXED_NAMES = [
     *("split", "loss", "perplexity", "token_accuracy", "exact_match", "bleu", "chrf", "ter"),
     "signature",
 ]
-
-
-def call(capsys, *words: object) -> str:
-    """What a command prints on stdout; it must succeed."""
-    capsys.readouterr()
-    code = main([str(word) for word in words])
-    captured = capsys.readouterr()
-    assert code == 0, captured.err
-    return captured.out
-
-
-@contextlib.contextmanager
-def stdin(data: bytes):
-    kept = sys.stdin
-    sys.stdin = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8")
-    try:
-        yield
-    finally:
-        sys.stdin = kept
 
 
 def rows(workdir) -> list[dict]:

@@ -88,6 +88,15 @@ def test_any_ids_decode_to_plain_text(built, kind, ids):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("text", [*NASTY, *CORPUS[:5]])
+def test_the_bytes_of_pieces_are_the_text_behind_another(built, kind, text):
+    """Only the space before a text's first word is not printed, by those that put one there."""
+    tokenizer = built[kind]
+    spelt = b"".join(map(tokenizer.piece_bytes, tokenizer.encode(text))).decode("utf-8")
+    assert spelt == (f" {text}" if kind in ("bpe", "unigram", "word") and text else text)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_control_ids_have_no_text(built, kind):
     ids = built[kind].encode("the fox")
     assert built[kind].decode([BOS_ID, *ids, PAD_ID, EOS_ID, *ids]) == "the fox"

@@ -33,6 +33,7 @@ from seqgen.types import EOS_ID
         ({"do_sample": True, "num_beams": 4}, "num_return_sequences"),
         ({"num_return_sequences": 3, "num_beams": 2}, "raise num_beams"),
         ({"num_return_sequences": 2}, "or set do_sample"),
+        ({"stop": ("\n", "")}, "several strs, none empty"),
     ],
 )
 def test_bad_options_say_why(options, message):
@@ -46,10 +47,11 @@ def test_misspelt_option_names_the_nearest():
 
 
 def test_every_option_is_read():
-    """Each field is a kind or size, a value, or used to form batches."""
+    """Each field is a kind or size, a value, used to form batches, or part of a prompt."""
     parts = {f.name for part in (SearchShape, SearchValues) for f in dataclasses.fields(part)}
     batching = {"seed", "max_source_length", "batch_size", "batch_tokens"}
-    assert parts | batching == {field.name for field in dataclasses.fields(DecodeConfig)}
+    prompts = {"max_new_tokens", "stop"}
+    assert parts | batching | prompts == {field.name for field in dataclasses.fields(DecodeConfig)}
 
 
 def test_values_do_not_compile_again():
@@ -100,6 +102,8 @@ def test_rules_that_are_off_are_no_values_and_texts_need_a_tokenizer():
     assert jax.tree.structure(DecodeConfig(stop_token_ids=(EOS_ID,)).values()) == off
     assert jax.tree.structure(DecodeConfig(min_p=0.1).values()) != off
     assert DecodeConfig().replace(bad_words=["a b"]).bad_words == ("a b",)
+    one = DecodeConfig().replace(bad_words="a b", stop="c", stop_token_ids=7)
+    assert (one.bad_words, one.stop, one.stop_token_ids) == (("a b",), ("c",), (7,))
     with pytest.raises(ValueError, match="encode"):
         DecodeConfig(bad_words=("a b",)).values()
 

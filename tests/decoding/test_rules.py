@@ -104,16 +104,16 @@ def test_stop_tokens_are_banned_while_the_answer_is_short():
     assert np.all(held == np.isin(np.arange(VOCAB), [5, 9, 11]))
 
 
-def test_a_prefix_comes_whatever_is_banned_and_leaves_room_for_the_end():
+def test_a_prefix_comes_whatever_is_banned_while_there_is_room():
     free = np.where(np.arange(VOCAB) == 9, -np.inf, LOGITS)
     prefix = forced_ids("9 4 8", encode)
-    limits = np.asarray([2, 3, 99])
+    rooms = np.asarray([1, 2, 98])
     force = jitted(bans.force_prefix)
     for position in range(6):
-        found = np.asarray(force(LOGITS, free, position, limits, prefix))
-        for row, limit in enumerate(limits):
+        found = np.asarray(force(LOGITS, free, position, rooms, prefix))
+        for row, room in enumerate(rooms):
             want = free[row]
-            if position < min(3, limit - 1):
+            if position < min(3, room):
                 want = np.where(np.arange(VOCAB) == [9, 4, 8][position], LOGITS[row], -np.inf)
             np.testing.assert_array_equal(found[row], want)
 

@@ -13,6 +13,7 @@ from seqgen.errors import ConfigError
 from seqgen.losses import vocabulary_loss
 from seqgen.models import ModelConfig, build_model, check_model
 from seqgen.models.causal_lm import join
+from seqgen.models.checks import check_reads_sources
 from seqgen.models.config import (
     NoEncoderConfig,
     RecurrentDecoderConfig,
@@ -368,7 +369,7 @@ def test_sources_are_refused_where_there_is_no_place_for_them():
     with pytest.raises(ConfigError, match="source_prefix=true"):
         model(text(source=source))
     with pytest.raises(ConfigError, match="text without sources"):
-        model.encode(source)
+        check_reads_sources(model.config)
 
 
 def test_an_encoder_needs_sources():
