@@ -48,7 +48,7 @@ from seqgen.types import NUM_CONTROL_IDS, Batch  # noqa: E402
 ROWS, SOURCE_LEN, TARGET_LEN = 204, 17, 20
 GROUPS = {
     "products of dense layers": "forward, input and kernel gradients",
-    "vocabulary loss": "its products, softmax and gradients, chunk by chunk",
+    "loops": "vocabulary loss by chunks, recurrences over time, attention by slices",
     "products of attention": "scores, mixtures and their gradients",
     "transposes and copies": "layouts that products ask for",
     "reductions": "of normalisation, softmax, biases, gradient norm",
@@ -112,7 +112,7 @@ def group_of(name: str, text: str) -> str:
     shape = re.search(r"= \(?\w+\[([\d,]*)\]", text)
     rank = len(shape[1].split(",")) if shape else 0
     if "/while/body" in path:
-        return "vocabulary loss"
+        return "loops"
     if path.endswith("dot_general"):
         return "products of attention" if rank > 3 else "products of dense layers"
     if any(word in name or word in path.rpartition("/")[2] for word in ("gather", "scatter")):
