@@ -54,6 +54,8 @@ def start(tmp_path):
             text=True,
             cwd=tmp_path,
             env={**clean, "JAX_PLATFORMS": "cpu", **environment},
+            # Shells start what runs in the background with Ctrl-C ignored, and children inherit it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     return start
