@@ -47,7 +47,6 @@ class Generator:
       params: may be replaced by others of the same shapes (training does, at each evaluation);
         nothing is compiled again.
       decode_config: options that a call does not override.
-      reads_prompts: whether texts are prompts.
     """
 
     def __init__(
@@ -89,11 +88,7 @@ class Generator:
             )
         self.definition = definition
         self.params = jax.device_put(params)
-        self.source_tokenizer = source_tokenizer
-        self.target_tokenizer = target_tokenizer
         self.decode_config = decode_config or DecodeConfig()
-        self._max_source_len = max_source_len
-        self._max_target_len = max_target_len
         self._texts = Texts(
             source_tokenizer,
             target_tokenizer,
@@ -101,8 +96,8 @@ class Generator:
             max_target_len=max_target_len,
             reads_prompts=reads_prompts,
         )
-        self.reads_prompts = reads_prompts
         self._shortlist = shortlist
+        self._known_values: tuple[Any, Any] = None, None
         self._stop_tables: dict[tuple[str, ...], Array] = {}
         self._compiled: set[Hashable] = set()
         self._compiling = threading.Lock()
@@ -110,6 +105,11 @@ class Generator:
             functools.partial(_search, definition), static_argnames=("shape", "max_len")
         )
         self._target_log_probs = jax.jit(functools.partial(_target_log_probs, definition))
+
+    @property
+    def reads_prompts(self) -> bool:
+        """Whether texts are prompts."""
+        return self._texts.reads_prompts
 
     def generate(self, texts: Sequence[str], **overrides: Any) -> list[list[Hypothesis]]:
         """`num_return_sequences` answers for each text, in the order of the texts.
@@ -154,6 +154,7 @@ class Generator:
                 f"{', '.join(named)}: tokens of the whole vocabulary, and a shortlist cuts it",
                 details=["leave out      the option, or the shortlist"],
             )
+        self._values(config)  # what cannot be written in the vocabulary is refused at the call
         return self._stream(iter(lines), progress or (lambda count: None), config)
 
     def score(
@@ -206,14 +207,16 @@ class Generator:
         ]
         results: list[np.ndarray] = [np.zeros(0, np.float32)] * len(labels)
         longest = [max(len(one), len(other)) for one, other in zip(given, labels)]
+        limit = self._texts.max_target_len
         for members in plan_batches(longest, config):
             texts, first_ids = [given[i] for i in members], None
             if self.reads_prompts:
-                limit = self._max_target_len
                 source, first_ids = split_prompts(texts, config, max_positions=limit)
             else:
                 source = self._pad_sources(texts, config)
-            target = pad_rows([labels[i] for i in members], config, limit=self._max_target_len)
+            target = pad_rows(
+                [labels[i] for i in members], config, limit=self._texts.max_target_len
+            )
             lengths = np.asarray(target.segments).sum(axis=1).astype(np.int32)
             log_probs = np.asarray(
                 self._target_log_probs(self.params, source, target.ids, lengths, first_ids)
@@ -240,7 +243,7 @@ class Generator:
                 f"{', '.join(wrong)}: read only by language models",
                 details=["this is       a model of pairs: max_length, or max_length_ratio"],
             )
-        wanted, limit = overrides.get("max_new_tokens", 0), self._max_target_len
+        wanted, limit = overrides.get("max_new_tokens", 0), self._texts.max_target_len
         if limit is not None and wanted > limit:
             _log.warning("max_new_tokens=%d: this model has %d positions", wanted, limit)
 
@@ -284,18 +287,18 @@ class Generator:
     def _run(self, texts: list[list[int]], numbers: list[int], config: DecodeConfig) -> Hypotheses:
         prompt = None
         if self.reads_prompts:
-            limit, stops = self._max_target_len, self._stop_table(config.stop)
+            limit, stops = self._texts.max_target_len, self._stop_table(config.stop)
             source, prompt = pack_prompts(texts, config, stops=stops, max_positions=limit)
             max_len = config.max_new_tokens
         else:
             source = self._pad_sources(texts, config)
             max_len = config.max_len(source.ids.shape[1])
         max_len = -(-max_len // 8) * 8
-        if self._max_target_len is not None:
-            max_len = min(max_len, self._max_target_len)
+        if self._texts.max_target_len is not None:
+            max_len = min(max_len, self._texts.max_target_len)
         rows = source.ids.shape[0]
         padded = np.asarray(numbers + numbers[-1:] * (rows - len(numbers)), np.uint32)
-        values = config.values(self.target_tokenizer.encode)
+        values = self._values(config)
         rules = jax.tree.structure(values)  # which are on
         candidates = None if self._shortlist is None else self._shortlist.candidates(source)
         shapes = jax.tree.map(np.shape, (source, prompt, candidates))
@@ -313,6 +316,14 @@ class Generator:
             )
         return jax.device_get(found)
 
+    def _values(self, config: DecodeConfig) -> SearchValues:
+        """The numbers of `config`, made once for all batches of a call."""
+        known, values = self._known_values
+        if known != config:
+            values = config.values(self._texts.target_tokenizer.encode)
+            self._known_values = config, values
+        return values
+
     def _stop_table(self, stop: tuple[str, ...]) -> Array:
         if stop not in self._stop_tables:
             self._stop_tables = {stop: jax.device_put(self._texts.stop_table(stop))}
@@ -329,7 +340,7 @@ class Generator:
             self._compiled.add(key)
 
     def _pad_sources(self, lines: list[list[int]], config: DecodeConfig) -> Sequences:
-        return pad_rows(lines, config, limit=self._max_source_len)
+        return pad_rows(lines, config, limit=self._texts.max_source_len)
 
 
 def _empty_answers(config: DecodeConfig) -> list[Hypothesis]:
