@@ -267,7 +267,7 @@ def make_generator(
 def evaluate(
     workdir: str | pathlib.Path,
     *,
-    split: str = "test",
+    split: str | None = None,
     checkpoint: str | int = "best",
     overrides: Mapping[str, Any] | None = None,
     metrics: Sequence[str] = (),
@@ -281,7 +281,8 @@ def evaluate(
 
     Args:
       workdir: the run directory.
-      split: a file stem; 'test' means the only split whose name starts with it.
+      split: a file stem; 'test' means the only split whose name starts with it. None = 'test', or
+        'val' where the corpus has no split that starts so.
       checkpoint: 'best', 'last', 'avg:N' or a step.
       overrides: decoding options, such as {'num_beams': 5}.
       metrics: reported beside those of the run's config; names of `evaluation.metrics`.
@@ -306,6 +307,8 @@ def evaluate(
     rules = dataclasses.replace(rules, metrics=tuple(dict.fromkeys((*rules.metrics, *metrics))))
     require_tokenizer(rules)
     text = run.prepare(data_dir)
+    if split is None:
+        split = "test" if any(name.startswith("test") for name in text.splits) else "val"
     split = pick_split(split, text.splits)
     params = jax.device_put(run.params(checkpoint))
     eval_step = make_eval_step(

@@ -31,8 +31,8 @@ def add_parser(verbs: Any) -> None:
     add_run_arguments(parser)
     parser.add_argument(
         "--split",
-        default="test",
-        help="file stem such as val or test_2016; test = the only test split (default test)",
+        help="file stem such as val or test_2016; test = the only test split (default test, or val "
+        "where there is none)",
     )
     parser.add_argument(
         "--data_dir", metavar="DIR", help="where the corpus is now, if it was moved since training"
