@@ -1,24 +1,15 @@
 """A run directory opened for reading: its config, tokenizers, model, checkpoints, scores."""
 
 import dataclasses
-import logging
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from seqgen import config as config_module
 from seqgen import data
 from seqgen.config import Config
-from seqgen.data.lexicon import (
-    MOST_TRANSLATIONS,
-    Lexicon,
-    learn_lexicon,
-    load_lexicon,
-    save_lexicon,
-)
 from seqgen.decoding.shortlist import Shortlist
 from seqgen.errors import ConfigError, DataError
 from seqgen.evaluation import evaluators
@@ -28,20 +19,19 @@ from seqgen.models import build_model
 from seqgen.models.config import NoEncoderConfig
 from seqgen.nn.parameters import Definition
 from seqgen.nn.quantization import inference_params
+from seqgen.shortlists import open_shortlist
 from seqgen.texts import one_line
 from seqgen.training.checkpoint_reader import CheckpointReader
 from seqgen.training.compilation import enable_compile_cache
 from seqgen.training.sharding import Layout
 from seqgen.training.step import make_eval_step
-from seqgen.types import PAD_ID, Params
+from seqgen.types import Params
 
-_log = logging.getLogger("seqgen.runs")
 VAL_ALIASES = ("dev", "validation")
 # Evaluation and decoding compute in float32 unless told otherwise, however a run was trained: only
 # then is an answer independent of its batch, and the search's scores equal to rescored ones.
 SCORING_DTYPE = "float32"
 QUANTIZATIONS = ("none", "int8")
-SHORTLIST = "shortlist.npz"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,61 +115,19 @@ class Run:
         return data.prepare(data_cfg, cfg.tokenizer, workdir=self.path, tokenizers=self.tokenizers)
 
     def shortlist(self, size: int, *, data_dir: str | None = None) -> Shortlist | None:
-        """The `size` likeliest translations of each source token and the most frequent tokens.
-
-        They are learnt from the training pairs at the first call and kept in the run. Where both
-        sides have one vocabulary, a source token is also its own translation: names are copied.
-
-        Args:
-          size: at most `MOST_TRANSLATIONS`; 0 = None, the whole vocabulary.
-          data_dir: of the corpus, if it is no longer where it was.
+        """See `shortlists.open_shortlist`; `data_dir`: of the corpus, if it was moved.
 
         Raises:
-          ConfigError: `size` is out of its range, or the run knows no sources.
-          DataError: what was kept belongs to other tokenizers, or the corpus is not there.
-          StorageError: the run cannot be written.
+          ConfigError: also if the run knows no sources.
         """
-        if not 0 <= size <= MOST_TRANSLATIONS:
-            raise ConfigError(
-                f"bad shortlist: {size}",
-                details=[f"it takes       0 (off) to {MOST_TRANSLATIONS} translations a token"],
-            )
-        if size == 0:
-            return None
-        if reads_prompts(self.config):
+        if size and reads_prompts(self.config):
             raise ConfigError(
                 f"shortlist={size}: this run was trained on text without sources",
                 details=["a shortlist holds translations of what a source says"],
             )
-        lexicon = self._lexicon(data_dir)
-        table = lexicon.likeliest[:, :size]
-        if self.tokenizers.joint:
-            own = np.arange(len(table), dtype=np.int32)
-            table = np.concatenate([own[:, None], table], axis=1)
-            table[PAD_ID] = PAD_ID
-        return Shortlist(table, lexicon.frequent, self.tokenizers.target.vocab_size)
-
-    def _lexicon(self, data_dir: str | None) -> Lexicon:
-        path = self.path / SHORTLIST
-        if path.exists():
-            return load_lexicon(path, self.tokenizers)
-        try:
-            text = self.prepare(data_dir)
-            ids = text.tokenized("train")
-        except DataError as error:
-            raise DataError(
-                "the shortlist is learnt from the training pairs, which are not there",
-                details=[
-                    error.cause,
-                    *error.details,
-                    f"tell where     seqgen evaluate --workdir={self.path} --shortlist=N "
-                    "--data_dir=DIR",
-                ],
-            ) from error
-        _log.warning("learning %s from %d training pairs, once", path, len(ids))
-        lexicon = learn_lexicon(ids, text.cfg, self.tokenizers)
-        save_lexicon(lexicon, path)
-        return lexicon
+        return open_shortlist(
+            size, self.path, self.tokenizers, prepare=lambda: self.prepare(data_dir)
+        )
 
 
 def load(

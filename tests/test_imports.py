@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "launch": {"errors"},
     "interop": FOUNDATION,
     "texts": FOUNDATION | {"decoding"},
+    "shortlists": FOUNDATION | {"decoding", "data"},
     "inference": FOUNDATION | {"nn", "losses", "models", "decoding", "data", "texts"},
 }
 DOORS = {
