@@ -38,11 +38,6 @@ import work  # noqa: E402
 
 from seqgen.benchmarking import machine  # noqa: E402
 from seqgen.training.compilation import CompileReport  # noqa: E402
-from seqgen.training.config import MeshConfig, OptimizerConfig, TrainConfig  # noqa: E402
-from seqgen.training.optimizer import build_optimizer  # noqa: E402
-from seqgen.training.sharding import Layout  # noqa: E402
-from seqgen.training.state import abstract_state, init_state  # noqa: E402
-from seqgen.training.step import make_train_step  # noqa: E402
 from seqgen.types import NUM_CONTROL_IDS, Batch  # noqa: E402
 
 ROWS, SOURCE_LEN, TARGET_LEN = 204, 17, 20
@@ -69,23 +64,9 @@ def make_step(name: str, dtype: str) -> tuple[Any, Any, Batch, list[Any], list[C
         return programs[-1]
 
     jax.stages.Lowered.compile = keep
-    definition = train_seqgen.build_definition(name, compute_dtype=dtype)
-    train_cfg = TrainConfig(label_smoothing=work.LABEL_SMOOTHING, compute_dtype=dtype)
-    optimizer_cfg = OptimizerConfig(learning_rate=1e-3, schedule="constant", clip_norm=1.0)
-    layout = Layout.of(MeshConfig())
-    optimizer = build_optimizer(optimizer_cfg, num_steps=1, axes=definition.axes)
-    step = make_train_step(
-        definition,
-        optimizer,
-        train_cfg=train_cfg,
-        optimizer_cfg=optimizer_cfg,
-        layout=layout,
-        compute_dtype=dtype,
-        abstract=abstract_state(definition, optimizer, layout=layout),
-        report=reports.append,
-    )
-    state = init_state(definition, optimizer, layout=layout)
-    return step, state, make_batch(name), programs, reports
+    setup = train_seqgen.make_setup(name, dtype=dtype)
+    step = setup.make_step(report=reports.append)
+    return step, setup.init(), make_batch(name), programs, reports
 
 
 def make_batch(name: str) -> Batch:

@@ -157,21 +157,12 @@ def character_batches(name: str) -> tuple[list[Any], int]:
     return batches, steps[..., 1:].size
 
 
-def run(name: str, *, dtype: str, num_batches: int) -> None:
-    """Build everything and serve passes."""
-    from seqgen.training.compilation import enable_compile_cache
-    from seqgen.training.config import MeshConfig, OptimizerConfig, TrainConfig
-    from seqgen.training.optimizer import build_optimizer
-    from seqgen.training.precision import resolve_compute_dtype
-    from seqgen.training.sharding import Layout
-    from seqgen.training.state import abstract_state, init_state
-    from seqgen.training.step import make_train_step
+def make_setup(name: str, *, dtype: str) -> Any:
+    """The `TrainSetup` of a name, with the peers' options."""
+    from seqgen.training.config import OptimizerConfig, TrainConfig
+    from seqgen.training.setup import TrainSetup
 
-    enable_compile_cache()
-    dtype = resolve_compute_dtype(dtype, report=lambda line: print(line, file=sys.stderr))
-    definition = build_definition(name, compute_dtype=dtype)
     smoothing = 0.0 if name in GPT_SHAPES else LABEL_SMOOTHING
-    train_cfg = TrainConfig(label_smoothing=smoothing, compute_dtype=dtype)
     optimizer_cfg = OptimizerConfig(
         learning_rate=LEARNING_RATE,
         schedule="constant",
@@ -179,19 +170,24 @@ def run(name: str, *, dtype: str, num_batches: int) -> None:
         b2=ADAM_BETAS[1],
         clip_norm=CLIP_NORM,
     )
-    layout = Layout.of(MeshConfig())
-    optimizer = build_optimizer(optimizer_cfg, num_steps=train_cfg.num_steps, axes=definition.axes)
-    step = make_train_step(
-        definition,
-        optimizer,
-        train_cfg=train_cfg,
+    return TrainSetup.of(
+        build_definition(name, compute_dtype=dtype),
+        train_cfg=TrainConfig(label_smoothing=smoothing, compute_dtype=dtype),
         optimizer_cfg=optimizer_cfg,
-        layout=layout,
         compute_dtype=dtype,
-        abstract=abstract_state(definition, optimizer, layout=layout),
-        report=lambda report: print(report.line(), file=sys.stderr),
     )
-    state = init_state(definition, optimizer, layout=layout)
+
+
+def run(name: str, *, dtype: str, num_batches: int) -> None:
+    """Build everything and serve passes."""
+    from seqgen.training.compilation import enable_compile_cache
+    from seqgen.training.precision import resolve_compute_dtype
+
+    enable_compile_cache()
+    dtype = resolve_compute_dtype(dtype, report=lambda line: print(line, file=sys.stderr))
+    setup = make_setup(name, dtype=dtype)
+    step = setup.make_step(report=lambda report: print(report.line(), file=sys.stderr))
+    state = setup.init()
     if name in GPT_SHAPES:
         batches, tokens = character_batches(name)
     else:

@@ -31,10 +31,7 @@ from seqgen.models import ModelConfig
 from seqgen.nn.parameters import Definition
 from seqgen.training.compilation import CompileReport, program_memory
 from seqgen.training.config import MeshConfig, OptimizerConfig, TrainConfig
-from seqgen.training.optimizer import build_optimizer
-from seqgen.training.sharding import Layout
-from seqgen.training.state import abstract_state, init_state
-from seqgen.training.step import make_train_step
+from seqgen.training.setup import TrainSetup
 from seqgen.types import BOS_ID, EOS_ID, NUM_CONTROL_IDS, Array, Batch, Params, Sequences
 
 SEED = 0
@@ -107,21 +104,15 @@ def _train(
     cell: Cell, config: ModelConfig, definition: Definition, *, repeats: int, deadline: float
 ) -> Row:
     """The framework's own training step: forward, backward, finite check, Adam."""
-    layout = Layout.of(MeshConfig(data=cell.devices))
-    optimizer_cfg, train_cfg = OptimizerConfig(), TrainConfig()
-    optimizer = build_optimizer(optimizer_cfg, num_steps=train_cfg.num_steps, axes=definition.axes)
-    reports: list[CompileReport] = []
-    step = make_train_step(
+    setup = TrainSetup.of(
         definition,
-        optimizer,
-        train_cfg=train_cfg,
-        optimizer_cfg=optimizer_cfg,
-        layout=layout,
+        train_cfg=TrainConfig(seed=SEED),
+        optimizer_cfg=OptimizerConfig(),
         compute_dtype=cell.dtype,
-        abstract=abstract_state(definition, optimizer, layout=layout, seed=SEED),
-        report=reports.append,
+        mesh_cfg=MeshConfig(data=cell.devices),
     )
-    holder = [init_state(definition, optimizer, layout=layout, seed=SEED)]
+    reports: list[CompileReport] = []
+    step, holder = setup.make_step(report=reports.append), [setup.init()]
     batch = random_batch(cell)
 
     def call() -> None:

@@ -17,14 +17,12 @@ from seqgen.training.environment import code_version
 from seqgen.training.faults import fault_point
 from seqgen.training.host_record import HostRecord
 from seqgen.training.meter import BatchFacts, Meter
-from seqgen.training.optimizer import build_optimizer
 from seqgen.training.progress import Progress
 from seqgen.training.reports import Outcome, log_row, step_view, summarise, watch_bad_steps
 from seqgen.training.run_directory import RunDirectory
-from seqgen.training.sharding import Layout
+from seqgen.training.setup import TrainSetup
 from seqgen.training.signals import StopRequested, StopSignals
-from seqgen.training.state import TrainState, abstract_state, flatten, init_state
-from seqgen.training.step import make_train_step
+from seqgen.training.state import TrainState, flatten
 from seqgen.training.writers import Writers
 from seqgen.types import Batch, Params
 
@@ -81,10 +79,13 @@ def train(
     enable_compile_cache()
 
     # ---- state: fresh, or from the newest intact checkpoint -------------------------------------
-    layout = Layout.of(mesh_cfg or MeshConfig())
-    optimizer = build_optimizer(optimizer_cfg, num_steps=cfg.num_steps, axes=definition.axes)
-    place: dict[str, Any] = {"layout": layout, "seed": cfg.seed, "use_ema": cfg.ema_decay > 0}
-    abstract = abstract_state(definition, optimizer, **place)
+    setup = TrainSetup.of(
+        definition,
+        train_cfg=cfg,
+        optimizer_cfg=optimizer_cfg,
+        compute_dtype=compute_dtype,
+        mesh_cfg=mesh_cfg,
+    )
 
     def report_storage(line: str) -> None:
         progress.line(line)
@@ -99,9 +100,9 @@ def train(
         report=report_storage,
     )
     with progress.phase("restore"):
-        restored = store.restore(abstract)
+        restored = store.restore(setup.abstract)
     if restored is None:
-        state, host = init_state(definition, optimizer, **place), HostRecord()
+        state, host = setup.init(), HostRecord()
     else:
         state, host = restored[0], HostRecord.from_json(restored[1]).resumed()
         progress.line(f"resumed at step {int(state.step):,}")
@@ -112,18 +113,8 @@ def train(
 
     # ---- around the step ------------------------------------------------------------------------
     compiles: list[CompileReport] = []
-    run_step = make_train_step(
-        definition,
-        optimizer,
-        train_cfg=cfg,
-        optimizer_cfg=optimizer_cfg,
-        layout=layout,
-        compute_dtype=compute_dtype,
-        abstract=abstract,
-        wrap=progress.phase,
-        report=compiles.append,
-    )
-    names, meter = list(flatten(abstract.params)), Meter()
+    run_step = setup.make_step(wrap=progress.phase, report=compiles.append)
+    names, meter = list(flatten(setup.abstract.params)), Meter()
     pending: list[tuple[int, Any]] = []  # metrics of steps that stay on the device until a log step
     with contextlib.ExitStack() as stack:
         stack.enter_context(run.failure_status())

@@ -1,0 +1,90 @@
+"""What a training is put together from beside its data: layout, optimiser, first state, step."""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import optax
+
+from seqgen.nn.parameters import Definition
+from seqgen.training.compilation import CompileReport
+from seqgen.training.config import MeshConfig, OptimizerConfig, TrainConfig
+from seqgen.training.optimizer import build_optimizer
+from seqgen.training.sharding import Layout
+from seqgen.training.state import TrainState, abstract_state, init_state
+from seqgen.training.step import AnyBatch, Metrics, make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSetup:
+    """A model with everything that its training step depends on.
+
+    Attributes:
+      definition: the model.
+      train_cfg, optimizer_cfg: the options of the same names.
+      compute_dtype: 'float32' or 'bfloat16'.
+      layout: devices, and what lies where.
+      optimizer: made by `optimizer_cfg`.
+    """
+
+    definition: Definition
+    train_cfg: TrainConfig
+    optimizer_cfg: OptimizerConfig
+    compute_dtype: str
+    layout: Layout
+    optimizer: optax.GradientTransformation
+
+    @classmethod
+    def of(
+        cls,
+        definition: Definition,
+        *,
+        train_cfg: TrainConfig,
+        optimizer_cfg: OptimizerConfig,
+        compute_dtype: str,
+        mesh_cfg: MeshConfig | None = None,
+    ) -> "TrainSetup":
+        """By options; one device by default.
+
+        Raises:
+          ConfigError: too few devices, or a bad rule of the mesh.
+        """
+        layout = Layout.of(mesh_cfg or MeshConfig())
+        optimizer = build_optimizer(
+            optimizer_cfg, num_steps=train_cfg.num_steps, axes=definition.axes
+        )
+        return cls(definition, train_cfg, optimizer_cfg, compute_dtype, layout, optimizer)
+
+    @functools.cached_property
+    def abstract(self) -> TrainState:
+        """See `state.abstract_state`."""
+        return abstract_state(self.definition, self.optimizer, **self._place())
+
+    def init(self) -> TrainState:
+        """See `state.init_state`."""
+        return init_state(self.definition, self.optimizer, **self._place())
+
+    def make_step(
+        self,
+        *,
+        wrap: Callable[[str], Any] = contextlib.nullcontext,
+        report: Callable[[CompileReport], None] = lambda report: None,
+    ) -> Callable[[TrainState, Sequence[AnyBatch]], tuple[TrainState, Metrics]]:
+        """See `step.make_train_step`."""
+        return make_train_step(
+            self.definition,
+            self.optimizer,
+            train_cfg=self.train_cfg,
+            optimizer_cfg=self.optimizer_cfg,
+            layout=self.layout,
+            compute_dtype=self.compute_dtype,
+            abstract=self.abstract,
+            wrap=wrap,
+            report=report,
+        )
+
+    def _place(self) -> dict[str, Any]:
+        cfg = self.train_cfg
+        return {"layout": self.layout, "seed": cfg.seed, "use_ema": cfg.ema_decay > 0}
