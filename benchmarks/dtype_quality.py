@@ -10,10 +10,8 @@ and README.md to `--output`.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import datetime
-import io
 import json
 import os
 import pathlib
@@ -24,27 +22,15 @@ import sys
 
 import jax
 
-from seqgen.cli.main import main as seqgen
+from seqgen import config, experiment, runs
+from seqgen.benchmarking.page import Block, to_markdown
 from seqgen.evaluation.significance import paired_bootstrap
+from seqgen.training.writers import read_rows
 
 HERE = pathlib.Path(__file__).resolve().parent
 CONFIG = "configs/translation/transformer_tiny.py"
 DTYPES = ("float32", "bfloat16")
 LIMIT_PERCENT = 0.5
-
-
-def call(*words: str) -> str:
-    """Standard output of a seqgen verb, run in this process.
-
-    Raises:
-      SystemExit: with the verb's exit code, if that is not 0.
-    """
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        code = seqgen(list(words))
-    if code:
-        raise SystemExit(code)
-    return printed.getvalue()
 
 
 def train(dtype: str, seed: int, options: argparse.Namespace) -> pathlib.Path:
@@ -60,42 +46,24 @@ def train(dtype: str, seed: int, options: argparse.Namespace) -> pathlib.Path:
         "train.best_metric": "eval/loss",
     }
     words = [f"--config.{name}={value}" for name, value in settings.items()]
-    call("train", f"--config={CONFIG}", *words, f"--workdir={workdir}")
+    experiment.train(config.load(CONFIG, words), workdir, overrides=words)
     return workdir
-
-
-def score(workdir: pathlib.Path, split: str) -> tuple[dict, list[str]]:
-    """What `seqgen evaluate` says of the last checkpoint, and the translations it made."""
-    written = workdir / f"{split}.hyp"
-    report = workdir / f"{split}.json"
-    if not report.exists():
-        said = call(
-            "evaluate",
-            f"--workdir={workdir}",
-            "--checkpoint=last",
-            f"--split={split}",
-            "--num_beams=5",
-            "--json",
-            f"--output={written}",
-        )
-        report.write_text(said, encoding="utf-8")
-    return (
-        json.loads(report.read_text(encoding="utf-8")),
-        written.read_text(encoding="utf-8").splitlines(),
-    )
 
 
 def measure(options: argparse.Namespace) -> dict:
     """Losses of all runs, and BLEU differences a seed."""
-    references = (options.data / f"{options.test}.de").read_text(encoding="utf-8").splitlines()
     losses: dict[str, list[float]] = {dtype: [] for dtype in DTYPES}
     comparisons = []
     for seed in options.seeds:
-        texts = {}
+        texts, references = {}, []
         for dtype in DTYPES:
             workdir = train(dtype, seed, options)
-            losses[dtype].append(score(workdir, "val")[0]["loss"])
-            texts[dtype] = score(workdir, options.test)[1]
+            # The last evaluation is of the whole val split, in float32 however a run was trained.
+            losses[dtype].append(read_rows(workdir / "metrics.jsonl")[-1]["eval/loss"])
+            _, examples, texts[dtype] = runs.evaluate(
+                workdir, split=options.test, checkpoint="last", overrides={"num_beams": 5}
+            )
+            references = [example["target"] for example in examples]
         compared = paired_bootstrap(texts["float32"], texts["bfloat16"], references)
         comparisons.append({"seed": seed, **dataclasses.asdict(compared)})
         print(f"seed {seed}: {losses}", file=sys.stderr)
@@ -117,42 +85,43 @@ def page(result: dict) -> str:
     """README.md of the results folder."""
     means, change = result["mean_validation_loss"], result["difference_percent"]
     verdict = "holds" if change <= LIMIT_PERCENT else "MISSED"
-    lines = [
-        "# Quality of bfloat16 products",
-        "",
-        f"Transformer tiny on Multi30k, {result['steps']:,} updates, "
-        f"seeds {', '.join(map(str, result['seeds']))}; {result['date']}, {result['machine']}.",
-        "Scored in float32, beam 5, last checkpoint. `BLEU`: sacrebleu on test_2016_flickr;",
-        "the interval is the middle 95 % of a paired bootstrap over its sentences.",
-        "",
-        "| seed | val loss float32 | val loss bfloat16 | BLEU float32 | BLEU bfloat16 "
-        "| difference | interval | p |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    head = (
+        "seed",
+        *("val loss float32", "val loss bfloat16", "BLEU float32", "BLEU bfloat16"),
+        *("difference", "interval", "p"),
+    )
+    table: list[tuple[str, ...]] = [head]
     for place, row in enumerate(result["bleu"]):
-        values = (result["validation_loss"][dtype][place] for dtype in DTYPES)
         difference = row["difference"]
-        cells = [
-            str(row["seed"]),
-            *(f"{value:.4f}" for value in values),
-            f"{row['a']['score']:.2f}",
-            f"{row['b']['score']:.2f}",
-            f"{difference['score']:+.2f}",
-            f"{difference['low']:+.2f} to {difference['high']:+.2f}",
-            f"{row['p_value']:.3f}",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    lines += [
-        "",
+        table.append(
+            (
+                str(row["seed"]),
+                *(f"{result['validation_loss'][dtype][place]:.4f}" for dtype in DTYPES),
+                *(f"{row[name]['score']:.2f}" for name in ("a", "b")),
+                f"{difference['score']:+.2f}",
+                f"{difference['low']:+.2f} to {difference['high']:+.2f}",
+                f"{row['p_value']:.3f}",
+            )
+        )
+    about = (
+        f"Transformer tiny on Multi30k, {result['steps']:,} updates, "
+        f"seeds {', '.join(map(str, result['seeds']))}; {result['date']}, {result['machine']}. "
+        "Scored in float32, beam 5, last checkpoint. BLEU is sacrebleu's on test_2016_flickr; the "
+        "interval is the middle 95 % of a paired bootstrap over its sentences."
+    )
+    found = (
         f"Mean validation loss: {means['float32']:.4f} and {means['bfloat16']:.4f}, "
-        f"{change:+.2f} % (limit {LIMIT_PERCENT} %: {verdict}).",
-        "",
-        f"    {result['command']}",
-        "",
-        "Raw numbers: `result.json`.",
-        "",
-    ]
-    return "\n".join(lines)
+        f"{change:+.2f} % (limit {LIMIT_PERCENT} %: {verdict}). Raw numbers: `result.json`."
+    )
+    return to_markdown(
+        [
+            Block("heading", "Quality of bfloat16 products", level=1),
+            Block("text", about),
+            Block("table", rows=tuple(table)),
+            Block("text", found),
+            Block("code", result["command"]),
+        ]
+    )
 
 
 def main() -> None:
