@@ -25,6 +25,8 @@ import subprocess
 import sys
 import time
 
+from seqgen.benchmarking.page import Block, to_markdown
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -117,15 +119,14 @@ def temporary_bytes(kernel: str, length: int, options: argparse.Namespace) -> di
     import jax
 
     from seqgen.nn.dropout import make_key
+    from seqgen.training.compilation import program_memory
 
     step, init, batch = build_step(kernel, length, options)
     params, state = jax.eval_shape(init)
     start = time.perf_counter()
     compiled = step.lower(params, state, batch, make_key(0, step=0)).compile()
-    memory = compiled.memory_analysis()
-    assert memory is not None
     seconds = round(time.perf_counter() - start, 1)
-    return {"temp_bytes": memory.temp_size_in_bytes, "compile_seconds": seconds}
+    return {"temp_bytes": program_memory(compiled)[1], "compile_seconds": seconds}
 
 
 def layer_seconds(kernel: str, length: int, options: argparse.Namespace) -> dict:
@@ -189,12 +190,6 @@ def measure(part: str, options: argparse.Namespace) -> list[dict]:
     return [in_child("train", part, options.length, options)]
 
 
-def table(head: list[str], rows: list[list[str]]) -> list[str]:
-    """Lines of Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(line) + " |" for line in lines] + [""]
-
-
 def by_length(rows: list[dict], field: str) -> dict[int, list[float]]:
     """Length -> `field` of the plain and of the blocked kernel, where both have it."""
     lengths = sorted({row["length"] for row in rows})
@@ -218,41 +213,41 @@ def training_line(row: dict) -> str:
     )
 
 
+def sweep(title: str, rows: list[dict], field: str, scale: float, digits: int) -> list[Block]:
+    """Both kernels side by side, by length, with their ratio."""
+    lines: list[tuple[str, ...]] = [("length", *KERNELS, "plain / blocked")]
+    for length, values in by_length(rows, field).items():
+        shown = (f"{scale * value:,.{digits}f}" for value in values)
+        lines.append((f"{length:,}", *shown, f"{values[0] / values[1]:.2f}"))
+    return [Block("heading", title), Block("table", rows=tuple(lines))]
+
+
 def report(results: dict) -> str:
     """README.md of the results folder."""
-    lines = ["# Attention kernels: memory and speed", ""]
-    lines += ["Made by `python benchmarks/attention_memory.py`; raw numbers in `result.json`.", ""]
+    blocks = [
+        Block("heading", "Attention kernels: memory and speed", level=1),
+        Block("code", "python benchmarks/attention_memory.py"),
+    ]
     for entry in list(results.values())[:1]:
-        lines += [f"{entry['date'][:10]}, {entry['machine'].partition(', load')[0]}, float32.", ""]
+        machine = entry["machine"].partition(", load")[0]
+        facts = f"{entry['date'][:10]}, {machine}, float32. Raw numbers: `result.json`."
+        blocks.append(Block("text", facts))
     if "curve" in results:
-        lines += ["## Temporary memory of the training step (8 layers, 8 heads, one row)", ""]
-        rows = [
-            [
-                f"{length:,}",
-                *(f"{b / 2**20:,.0f} MiB" for b in values),
-                f"{values[0] / values[1]:.0f}",
-            ]
-            for length, values in by_length(results["curve"]["rows"], "temp_bytes").items()
-        ]
-        lines += table(["length", "plain", "blocked", "plain / blocked"], rows)
+        title = "Temporary memory of the training step (8 layers, 8 heads, one row), MiB"
+        blocks += sweep(title, results["curve"]["rows"], "temp_bytes", 2**-20, 0)
     if "speed" in results:
-        lines += ["## One causal layer with its gradient (8 heads of 64, one row), median", ""]
-        rows = [
-            [f"{length:,}", *(f"{1e3 * s:,.1f} ms" for s in values), f"{values[0] / values[1]:.2f}"]
-            for length, values in by_length(results["speed"]["rows"], "median_seconds").items()
-        ]
-        lines += table(["length", "plain", "blocked", "plain / blocked"], rows)
+        title = "One causal layer with its gradient (8 heads of 64, one row), median, ms"
+        blocks += sweep(title, results["speed"]["rows"], "median_seconds", 1e3, 1)
     limited = [row for kernel in KERNELS if kernel in results for row in results[kernel]["rows"]]
     if limited:
-        lines += ["## Training in a process that may hold 8 GiB", ""]
-        lines += [*(training_line(row) for row in limited), ""]
+        blocks.append(Block("heading", "Training in a process that may hold 8 GiB"))
+        blocks.append(Block("text", "\n".join(training_line(row) for row in limited)))
     if "agree" in results:
         both = [row["losses"] for row in results["agree"]["rows"]]
         gap = max(abs(a - b) for a, b in zip(*both, strict=True))
-        lines += [f"Losses of {len(both[0])} steps at length 1,024, dropout on: "]
-        lines[-1] += f"they differ by {gap:.1e} at most."
-        lines.append("")
-    return "\n".join(lines)
+        about = f"Losses of {len(both[0])} steps at length 1,024, dropout on: "
+        blocks.append(Block("text", f"{about}they differ by {gap:.1e} at most."))
+    return to_markdown(blocks)
 
 
 def parse() -> argparse.Namespace:

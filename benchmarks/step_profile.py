@@ -37,6 +37,7 @@ import train_seqgen  # noqa: E402
 import work  # noqa: E402
 
 from seqgen.benchmarking import machine  # noqa: E402
+from seqgen.benchmarking.page import Block, to_markdown  # noqa: E402
 from seqgen.training.compilation import CompileReport  # noqa: E402
 from seqgen.types import NUM_CONTROL_IDS, Batch  # noqa: E402
 
@@ -160,30 +161,29 @@ def profile(name: str, dtype: str) -> dict[str, Any]:
 
 def page(result: dict[str, Any]) -> str:
     """README.md of the results folder."""
-    lines = [
-        "# Where the time of a training step goes",
-        "",
-        "Made by `python benchmarks/step_profile.py --model=MODEL`; raw numbers in `result.json`.",
-        "",
+    blocks = [
+        Block("heading", "Where the time of a training step goes", level=1),
+        Block("code", "python benchmarks/step_profile.py --model=MODEL"),
+        Block("text", "Raw numbers: `result.json`."),
     ]
     for row in result["rows"]:
         rate, flops = row["product_rate"], row["flops"]
-        lines += [
-            f"## {row['model']}, {row['dtype']}",
-            "",
+        about = (
             f"{row['date']}, {row['machine']}. A step takes {row['step_ms']:.0f} ms (median of 7) "
             f"and multiplies {flops / 1e9:,.0f} GFLOP; at the rate of the best square product "
             f"here, {rate / 1e9:,.0f} GFLOP/s, these need {1e3 * flops / rate:.0f} ms, "
-            f"{1e5 * flops / rate / row['step_ms']:.0f} % of the step.",
-            "",
-            "| part | ms | share | what it is |",
-            "|---|---|---|---|",
-        ]
+            f"{1e5 * flops / rate / row['step_ms']:.0f} % of the step."
+        )
+        lines = [("part", "ms", "share", "what it is")]
         for group, spent in sorted(row["groups_ms"].items(), key=lambda item: -item[1]):
             share = spent / sum(row["groups_ms"].values())
-            lines.append(f"| {group} | {spent:.1f} | {share:.0%} | {GROUPS[group]} |")
-        lines.append("")
-    return "\n".join(lines)
+            lines.append((group, f"{spent:.1f}", f"{share:.0%}", GROUPS[group]))
+        blocks += [
+            Block("heading", f"{row['model']}, {row['dtype']}"),
+            Block("text", about),
+            Block("table", rows=tuple(lines)),
+        ]
+    return to_markdown(blocks)
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from seqgen.nn.attention_grid import BlockGrid, block_ranges
 from seqgen.nn.attention_plain import KeyValues, attend
 from seqgen.nn.dropout import make_key
 from seqgen.nn.masks import AttentionMask
+from seqgen.training.compilation import program_memory
 
 # What is compiled here runs once, so the compiler's own time is all that counts.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -187,7 +188,7 @@ def temporary_bytes(function, length):
         return function(query, KeyValues(keys, values)).sum()
 
     compiled = jax.jit(jax.grad(total, argnums=(0, 1, 2))).lower(shape, shape, shape).compile()
-    return compiled.memory_analysis().temp_size_in_bytes
+    return program_memory(compiled)[1]
 
 
 def test_memory_grows_with_the_length_and_not_with_its_square():
