@@ -9,7 +9,7 @@ from seqgen.decoding.config import SearchShape, SearchValues
 from seqgen.decoding.constraints import token_rules
 from seqgen.decoding.hypotheses import Hypotheses
 from seqgen.decoding.length_penalty import best_attainable_score, length_penalty
-from seqgen.decoding.prompts import Prompt
+from seqgen.decoding.prompts import Prompt, end_by_prompt
 from seqgen.decoding.rules import (
     apply_rules,
     ends_answer,
@@ -20,7 +20,6 @@ from seqgen.decoding.rules import (
 )
 from seqgen.decoding.shrinking import run_shrinking, take_sentences
 from seqgen.decoding.stepping import next_logits, write_tokens
-from seqgen.decoding.stops import follow
 from seqgen.decoding.top_tokens import top_tokens
 from seqgen.models.base import Decodable
 from seqgen.types import BOS_ID, PAD_ID, Array, Encoded, PyTree
@@ -115,9 +114,7 @@ def beam_search(
         logits, model_state = next_logits(
             model, state.model, state.live_ids, state.position, state.first_ids
         )
-        found = _best_continuations(logits, state, values)
-        if prompt is not None:
-            found = _end_by_prompt(found, state, prompt)
+        found = _best_continuations(logits, state, values, prompt)
         state = _keep_finished(state, found, shape, values)
         state = _advance(state, found, model, model_state)
         return _mark_done(state, shape, values)
@@ -152,10 +149,12 @@ class Continuations:
     parents: Array
     tokens: Array
     ends: Array
-    stop_states: Array | None = None
+    stop_states: Array | None
 
 
-def _best_continuations(logits: Array, state: BeamState, values: SearchValues) -> Continuations:
+def _best_continuations(
+    logits: Array, state: BeamState, values: SearchValues, prompt: Prompt | None
+) -> Continuations:
     """The 2K best continuations of a sentence, and K more for each stop token beside EOS.
 
     One beam adds at most K + 1 of them: K that live on, and its EOS; one more for each stop token.
@@ -165,12 +164,12 @@ def _best_continuations(logits: Array, state: BeamState, values: SearchValues) -
     constrain = token_rules(state, values)
     ruled = apply_rules(logits, state.live_ids, state, values=values)
     normalizers = own_normalizers(logits, ruled)
-    ends = 1 + num_stop_tokens(values)
-    gains, tokens = top_tokens(ruled, min(beams + ends, vocab), constrain, normalizers)
+    num_ends = 1 + num_stop_tokens(values)
+    gains, tokens = top_tokens(ruled, min(beams + num_ends, vocab), constrain, normalizers)
     # One logit that is not a number spoils the sum of all: such a beam has no continuation.
     gains = jnp.where(jnp.isnan(gains), -jnp.inf, gains)
     totals = (state.live_log_probs[:, :, None] + gains).reshape(batch, -1)
-    log_probs, places = jax.lax.top_k(totals, min((1 + ends) * beams, totals.shape[1]))
+    log_probs, places = jax.lax.top_k(totals, min((1 + num_ends) * beams, totals.shape[1]))
     parents = places // gains.shape[2]
     own_totals = log_probs
     if state.live_own_log_probs is not None:
@@ -178,22 +177,18 @@ def _best_continuations(logits: Array, state: BeamState, values: SearchValues) -
         own = (state.live_own_log_probs[:, :, None] + own).reshape(batch, -1)
         own_totals = jnp.take_along_axis(own, places, axis=1)
     tokens = jnp.take_along_axis(tokens.reshape(batch, -1), places, axis=1)
+    begun = state.stop_states
+    if begun is not None:
+        begun = jnp.take_along_axis(begun, parents, axis=1)
+    ends, stop_states = end_by_prompt(prompt, ends_answer(tokens, values), begun, tokens, state)
     return Continuations(
         log_probs=log_probs,
         own_log_probs=own_totals,
         parents=parents,
         tokens=tokens,
-        ends=ends_answer(tokens, values),
+        ends=ends,
+        stop_states=stop_states,
     )
-
-
-def _end_by_prompt(found: Continuations, state: BeamState, prompt: Prompt) -> Continuations:
-    """Continuations of a prompt, which end at a stop string and at their limit, too."""
-    assert state.stop_states is not None
-    begun = jnp.take_along_axis(state.stop_states, found.parents, axis=1)
-    stop_states, stopped = follow(prompt.stops, begun, found.tokens)
-    ends = found.ends | stopped | (state.position + 1 >= state.limits)[:, None]
-    return dataclasses.replace(found, ends=ends, stop_states=stop_states)
 
 
 def _keep_finished(

@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from seqgen.decoding.batching import pad_rows
 from seqgen.decoding.config import DecodeConfig
+from seqgen.decoding.stops import follow
 from seqgen.types import Array, Sequences
 
 
@@ -25,6 +27,24 @@ class Prompt:
     first_ids: Array
     limits: Array
     stops: Array
+
+
+def end_by_prompt(
+    prompt: Prompt | None, ends: Array, begun: Array | None, tokens: Array, state: Any
+) -> tuple[Array, Array | None]:
+    """Which answers end with `tokens`, and their states in the table of stop strings.
+
+    Args:
+      prompt: what the answers go on from; without one nothing else ends them.
+      ends: bool [B, n], those that end anyway.
+      begun: int32 [B, n], states before `tokens`; None without a prompt.
+      tokens: int32 [B, n].
+      state: of the search: `position` and `limits`.
+    """
+    if prompt is None or begun is None:
+        return ends, None
+    stop_states, stopped = follow(prompt.stops, begun, tokens)
+    return ends | stopped | (state.position + 1 >= state.limits)[:, None], stop_states
 
 
 def pack_prompts(

@@ -10,7 +10,7 @@ from seqgen.decoding.constraints import token_rules
 from seqgen.decoding.filters import keep_min_p, keep_top_k, keep_top_p, keep_typical
 from seqgen.decoding.hypotheses import Hypotheses
 from seqgen.decoding.length_penalty import length_penalty
-from seqgen.decoding.prompts import Prompt
+from seqgen.decoding.prompts import Prompt, end_by_prompt
 from seqgen.decoding.rules import (
     apply_rules,
     ends_answer,
@@ -20,7 +20,6 @@ from seqgen.decoding.rules import (
 )
 from seqgen.decoding.shrinking import run_shrinking, take_sentences
 from seqgen.decoding.stepping import next_logits, write_tokens
-from seqgen.decoding.stops import follow
 from seqgen.decoding.top_tokens import top_tokens
 from seqgen.models.base import Decodable
 from seqgen.types import BOS_ID, EOS_ID, PAD_ID, Array, Encoded, PyTree
@@ -123,10 +122,8 @@ def sample(
         lost = ~jnp.isfinite(gains)
         tokens = jnp.where(lost, EOS_ID, tokens).astype(jnp.int32)
         gains = jnp.where(lost, -jnp.inf, gains)
-        ends, stop_states = ends_answer(tokens, values), None
-        if prompt is not None:
-            stop_states, stopped = follow(prompt.stops, state.stop_states, tokens)
-            ends = ends | stopped | (state.position + 1 >= state.limits)[:, None]
+        ends = ends_answer(tokens, values)
+        ends, stop_states = end_by_prompt(prompt, ends, state.stop_states, tokens, state)
         written = jnp.where(state.done, PAD_ID, tokens)
         ruled_log_probs = state.ruled_log_probs
         if ruled_log_probs is not None:
