@@ -111,6 +111,16 @@ class Generator:
         """Whether texts are prompts."""
         return self._texts.reads_prompts
 
+    @property
+    def source_tokenizer(self) -> Tokenizer:
+        """Text to source ids."""
+        return self._texts.source_tokenizer
+
+    @property
+    def target_tokenizer(self) -> Tokenizer:
+        """Text of prompts and targets to ids, such as those of `stop_token_ids`, and back."""
+        return self._texts.target_tokenizer
+
     def generate(self, texts: Sequence[str], **overrides: Any) -> list[list[Hypothesis]]:
         """`num_return_sequences` answers for each text, in the order of the texts.
 
@@ -320,7 +330,7 @@ class Generator:
         """The numbers of `config`, made once for all batches of a call."""
         known, values = self._known_values
         if known != config:
-            values = config.values(self._texts.target_tokenizer.encode)
+            values = config.values(self.target_tokenizer.encode)
             self._known_values = config, values
         return values
 
