@@ -139,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     groups = result.pop("by_length", None)
     ways = result.pop("three_ways", {})
-    spans = result.pop("intervals")
+    spans = result.pop("intervals", {})  # text without sources has none
     rows = []
     for name, value in result.items():
         text = table.format_value(name, value) if type(value) is float else str(value)
