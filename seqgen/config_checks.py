@@ -7,7 +7,7 @@ and is probably not meant.
 
 from typing import Any
 
-from seqgen.data.config import CONTIGUOUS, SOURCE_NAMES
+from seqgen.data.config import CONTIGUOUS, NUM_SENTINELS, OBJECTIVES, SOURCE_NAMES
 from seqgen.errors import ConfigError, labelled
 from seqgen.evaluation.config import score_name
 from seqgen.models.checks import check_model
@@ -15,6 +15,7 @@ from seqgen.types import nearest
 
 LOSS_METRICS = ("loss", "perplexity", "token_accuracy")
 TEXT_METRICS = (*LOSS_METRICS, "bits_per_byte", "bits_per_char")  # of text without sources
+PAIR_METRICS = ("next_sentence_loss", "next_sentence_accuracy")
 
 
 def check(cfg: Any) -> None:
@@ -34,6 +35,7 @@ def check(cfg: Any) -> None:
     )
     _check_text(cfg)
     _check_contiguous(cfg)
+    _check_objective(cfg)
     _check_optimizer(cfg.optimizer)
     _check_loop(cfg)
 
@@ -131,12 +133,13 @@ def _check_contiguous(cfg: Any) -> None:
             f"data.source={data.source} gives pairs, and {now[1]} is for text without sources",
             ("choose", "data.batching=buckets or packing"),
         )
-    if cfg.model.encoder.kind != "none":
+    if cfg.model.encoder.kind != "none" and data.objective.name == "causal":
         _refuse(
             f"model.encoder.kind={cfg.model.encoder.kind} has nothing to read: the data is text "
             "without sources",
             now,
             ("choose", "model.encoder.kind=none"),
+            ("or", f"data.objective.name={' or '.join(OBJECTIVES[1:])}"),
         )
     if not cfg.tokenizer.joint:
         _refuse("text without sources has one vocabulary", ("choose", "tokenizer.joint=true"))
@@ -150,9 +153,72 @@ def _check_contiguous(cfg: Any) -> None:
     if cfg.evaluation.metrics not in ((), type(cfg.evaluation).metrics):
         _refuse(
             "evaluation.metrics compares answers with references: text without sources has none",
-            ("measured are", ", ".join(TEXT_METRICS)),
+            ("measured are", ", ".join(_text_metrics(cfg))),
             ("choose", "evaluation.metrics=()"),
         )
+
+
+def _check_objective(cfg: Any) -> None:
+    """What a pre-training objective needs of the model, and what it would leave unread."""
+    objective, decoder = cfg.data.objective, cfg.model.decoder
+    name = objective.name
+    readers = {
+        "rate": ("masked", "span_corruption", "denoising"),
+        "mean_span_length": ("span_corruption", "denoising"),
+        "unit": ("masked",),
+        "pairs": ("masked",),
+    }
+    for field, names in readers.items():
+        value = getattr(objective, field)
+        if value != getattr(type(objective), field) and name not in names:
+            _refuse(
+                f"data.objective.{field}={value} would be ignored by data.objective.name={name}",
+                ("it is read by", ", ".join(names)),
+            )
+    if name == "causal":
+        return
+    now = ("now", f"model.encoder.kind={cfg.model.encoder.kind}, decoder.kind={decoder.kind}")
+    if not cfg.data.contiguous:
+        _refuse(
+            f"data.objective.name={name} is learnt of text without sources",
+            ("choose", "data.source=plain_text, data.batching=blocks"),
+        )
+    if (decoder.kind == "none") != (name == "masked"):
+        wanted = "an encoder alone: decoder.kind=none" if name == "masked" else "a decoder"
+        _refuse(f"data.objective.name={name} needs {wanted}", now)
+    if cfg.model.encoder.kind == "none":
+        _refuse(f"data.objective.name={name} needs an encoder", now)
+    if name == "masked":
+        pairs = objective.pairs != "none"
+        if pairs != decoder.next_sentence:
+            _refuse(
+                f"data.objective.pairs={objective.pairs}, and model.decoder.next_sentence="
+                f"{str(decoder.next_sentence).lower()}",
+                ("choose", f"model.decoder.next_sentence={str(pairs).lower()}"),
+                ("or", f"data.objective.pairs={'none' if pairs else 'next_sentence'}"),
+            )
+        if pairs and decoder.num_token_types < 2:
+            _refuse("pairs need model.decoder.num_token_types=2")
+    smallest = 8
+    if cfg.data.block_len < smallest:
+        _refuse(f"data.block_len={cfg.data.block_len} is too short: at least {smallest}")
+    if name == "span_corruption":
+        spans = cfg.data.block_len * objective.rate / objective.mean_span_length
+        if spans > NUM_SENTINELS - 1:
+            _refuse(
+                f"a row of data.block_len={cfg.data.block_len} would have {spans:.0f} spans, and "
+                f"there are {NUM_SENTINELS} sentinels",
+                ("either", "lower data.block_len or data.objective.rate"),
+                ("or", "raise data.objective.mean_span_length"),
+            )
+
+
+def _text_metrics(cfg: Any) -> tuple[str, ...]:
+    """What evaluations measure of text without sources."""
+    objective = cfg.data.objective
+    if objective.name == "causal":
+        return TEXT_METRICS
+    return LOSS_METRICS + (PAIR_METRICS if objective.pairs != "none" else ())
 
 
 def _check_optimizer(optimizer: Any) -> None:
@@ -194,7 +260,7 @@ def _check_loop(cfg: Any) -> None:
     if train.patience and not train.eval_every_steps:
         _refuse("train.patience counts evaluations, and train.eval_every_steps=0 makes none")
     scores = map(score_name, cfg.evaluation.metrics)
-    names = TEXT_METRICS if cfg.data.contiguous else (*LOSS_METRICS, *scores)
+    names = _text_metrics(cfg) if cfg.data.contiguous else (*LOSS_METRICS, *scores)
     known = [f"eval/{name}" for name in names]
     if train.best_metric not in known:
         guess = nearest(train.best_metric, known)

@@ -26,7 +26,7 @@ from seqgen.training.progress import Progress, make_progress
 from seqgen.training.sharding import Layout, rows_multiple
 from seqgen.training.signals import StopSignals
 from seqgen.training.step import make_eval_step
-from seqgen.types import Batch, Params
+from seqgen.types import Params
 
 # Options of `data` that do not change which batch comes at which step.
 UNBOUND_DATA_OPTIONS = ("dir", "cache_dir", "prefetch")
@@ -187,7 +187,7 @@ def _evaluators(
     require_tokenizer(cfg.evaluation)
     limit = cfg.evaluation.max_examples
 
-    def batches() -> Iterator[Batch]:
+    def batches() -> Iterator[Any]:
         for batch in text.eval_batches(split, max_examples=limit):
             stop.check()
             yield batch
@@ -202,7 +202,8 @@ def _evaluators(
             compute_dtype=SCORING_DTYPE,
         )
         if cfg.data.contiguous:
-            size = text.text_size(split, max_examples=limit)
+            causal = cfg.data.objective.name == "causal"
+            size = text.text_size(split, max_examples=limit) if causal else None
             return evaluators.teacher_forced_evaluator(eval_step, batches, size=size)
         generators: list[Generator] = []  # made with the first parameters, then given new ones
 

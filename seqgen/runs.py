@@ -267,8 +267,10 @@ def evaluate(
     )
     values = evaluators.teacher_forced_values(eval_step, params, text.eval_batches(split))
     if cfg.data.contiguous:
-        size = text.text_size(split)
-        return evaluators.text_report(split=split, values=values, size=size), [], []
+        objective = cfg.data.objective.name
+        size = text.text_size(split) if objective == "causal" else None
+        report = evaluators.text_report(split=split, values=values, size=size, objective=objective)
+        return report, [], []
     generator = run.generator(
         params, quantize=quantize, shortlist=run.shortlist(shortlist, data_dir=data_dir)
     )

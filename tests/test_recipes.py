@@ -30,7 +30,8 @@ def corpus(tmp_path_factory) -> pathlib.Path:
         for lang, pattern in patterns.items():
             lines = [pattern.format(a=WORDS[i % 6], b=WORDS[(i // 6 + i) % 6]) for i in range(size)]
             (folder / f"{split}.{lang}").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        (folder / f"{split}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        documents = "\n".join([*lines[: size // 2], "", *lines[size // 2 :]])
+        (folder / f"{split}.txt").write_text(documents + "\n", encoding="utf-8")
         pairs = ((WORDS[i % 6], WORDS[(i // 6 + i) % 6]) for i in range(size))
         rows = (
             {"source": f"{a} sees {b} .", "target": b, "references": [b, f"{a} and {b}"]}
@@ -49,7 +50,7 @@ def test_config_loads_and_says_its_command(path):
 
 def train_tiny(path: pathlib.Path, corpus: pathlib.Path, workdir: pathlib.Path, *words: str):
     overrides = ["--config.train.tensorboard=false", "--config.data.num_buckets=1", *words]
-    if path.parent.name in ("translation", "language_model", "summarisation"):
+    if path.parent.name in ("translation", "language_model", "masked_lm", "summarisation"):
         overrides.append(f"--config.data.dir={corpus}")
     cfg = config.load(spec_of(path, "tiny"), overrides)
     outcome = experiment.train(cfg, workdir)

@@ -71,7 +71,6 @@ OVERRIDES = [
     "--config.train.best_metric=eval/loss",
     "--config.train.compute_dtype=float32",
     "--config.model.dropout_rate=0.2",
-    "--config.model.decoder.dropout_rate=0.2",
     "--config.train.tensorboard=False",
     "--config.evaluation.metrics=()",
     "--config.evaluation.num_samples=0",
@@ -85,12 +84,15 @@ MOMENTS = [
     "ckpt.manifest_written@step=8:kill",  # inside a save, all but committed
 ]
 ENCODER = "--config.model.encoder.dropout_rate=0.2"
+DECODER = "--config.model.decoder.dropout_rate=0.2"
 MODELS = {  # config file, further overrides
-    "rnn": ("reverse.py:gru,gru,bahdanau,tiny", [ENCODER]),
-    "transformer": ("reverse.py:transformer,transformer,tiny", [ENCODER]),
-    "language_model": ("language_model/shakespeare_char.py:tiny", []),
+    "rnn": ("reverse.py:gru,gru,bahdanau,tiny", [ENCODER, DECODER]),
+    "transformer": ("reverse.py:transformer,transformer,tiny", [ENCODER, DECODER]),
+    "language_model": ("language_model/shakespeare_char.py:tiny", [DECODER]),
+    "masked_lm": ("masked_lm/bert_small.py:tiny", [ENCODER, "--config.tokenizer.kind=byte"]),
 }
-TEXT = "What light through yonder window breaks?\nIt is the east.\n"
+PLAIN_TEXT = ("language_model", "masked_lm")
+TEXT = "What light through yonder window breaks?\nIt is the east.\n\n"
 
 
 class Trainer:
@@ -111,8 +113,8 @@ class Trainer:
 
     def attempt(self, name: str, model: str, *, fault: str = "", sabotage: str = "") -> int:
         config, overrides = MODELS[model]
-        if model == "language_model":
-            overrides = [f"--config.data.dir={self.folder}"]
+        if model in PLAIN_TEXT:
+            overrides = [*overrides, f"--config.data.dir={self.folder}"]
         job = {
             "workdir": str(self.folder / name),
             "config": str(self.configs / config),

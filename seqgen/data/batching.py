@@ -2,12 +2,15 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+import jax
 import numpy as np
 
 from seqgen.data import cache
-from seqgen.types import BOS_ID, EOS_ID, PAD_ID, Batch, Sequences
+from seqgen.types import BOS_ID, EOS_ID, PAD_ID, Batch, MaskedBatch, Sequences
+
+BatchT = TypeVar("BatchT", Batch, MaskedBatch)
 
 
 class Shape(NamedTuple):
@@ -24,7 +27,7 @@ class BatchInfo:
 
     Attributes:
       digest: short hash of its bytes; equal batches have equal digests.
-      tokens: real target tokens (EOS included).
+      tokens: real target tokens (EOS included); of masked text, all tokens that are read.
       pad_fraction: share of its source and target positions that hold no token.
     """
 
@@ -112,8 +115,15 @@ def _place(
     return where
 
 
-def batch_info(batch: Batch) -> BatchInfo:
+def batch_info(batch: Batch | MaskedBatch) -> BatchInfo:
     """Digest, tokens and padding share of a numpy batch."""
+    if isinstance(batch, MaskedBatch):
+        digest = cache.digest_bytes(
+            *(np.ascontiguousarray(leaf).data for leaf in jax.tree.leaves(batch))
+        )
+        tokens = int(np.count_nonzero(batch.text.segments))
+        pad_fraction = 1.0 - tokens / batch.text.ids.size
+        return BatchInfo(digest=digest[:16], tokens=tokens, pad_fraction=pad_fraction)
     sides = [side for side in (batch.source, batch.target) if side is not None]
     leaves = [leaf for side in sides for leaf in (side.ids, side.segments, side.positions)]
     leaves += [batch.labels, batch.weights]
@@ -126,19 +136,6 @@ def batch_info(batch: Batch) -> BatchInfo:
     return BatchInfo(digest=digest[:16], tokens=tokens, pad_fraction=1.0 - (real + tokens) / size)
 
 
-def slice_rows(batch: Batch, start: int, stop: int) -> Batch:
+def slice_rows(batch: BatchT, start: int, stop: int) -> BatchT:
     """Rows start..stop of a numpy batch."""
-
-    def rows(sequences: Sequences) -> Sequences:
-        return Sequences(
-            sequences.ids[start:stop],
-            sequences.segments[start:stop],
-            sequences.positions[start:stop],
-        )
-
-    return Batch(
-        source=None if batch.source is None else rows(batch.source),
-        target=rows(batch.target),
-        labels=batch.labels[start:stop],
-        weights=batch.weights[start:stop],
-    )
+    return jax.tree.map(lambda leaf: leaf[start:stop], batch)

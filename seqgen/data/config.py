@@ -7,6 +7,9 @@ from seqgen.types import option
 TOKENIZER_KINDS = ("bpe", "unigram", "word", "char", "byte", "given")
 SOURCE_NAMES = ("text", "plain_text", "jsonl", "tfds", "number_words", "copy", "reverse", "sort")
 CONTIGUOUS = ("blocks",)
+OBJECTIVES = ("causal", "masked", "span_corruption", "denoising", "prefix")
+NUM_SENTINELS = 100
+NUM_MARKS = {"masked": 1, "denoising": 1, "span_corruption": NUM_SENTINELS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +50,42 @@ class TokenizerConfig:
     sampling_nbest: int = option(
         16, minimum=2, maximum=512, help="unigram sampling chooses among this many segmentations"
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectiveConfig:
+    """What a model learns of text without sources."""
+
+    name: str = option(
+        "causal",
+        choices=OBJECTIVES,
+        help="the next token (a decoder alone); hidden tokens (an encoder alone); spans cut out, "
+        "damaged text, or the rest of a text (encoder and decoder)",
+    )
+    unit: str = option(
+        "token",
+        choices=("token", "word", "span"),
+        help="masked: hide single tokens, whole words, or spans of words",
+    )
+    rate: float = option(
+        0.15,
+        minimum=0.001,
+        maximum=0.9,
+        help="masked, span_corruption, denoising: share of the tokens that is hidden",
+    )
+    mean_span_length: float = option(
+        3.0, minimum=1.0, maximum=100.0, help="span_corruption, denoising: tokens a span, about"
+    )
+    pairs: str = option(
+        "none",
+        choices=("none", "next_sentence", "sentence_order"),
+        help="masked: rows are two texts, and the model also tells whether they belong together",
+    )
+
+    @property
+    def num_marks(self) -> int:
+        """Ids that it needs behind the tokenizer's own: a mask, or T5's sentinels."""
+        return NUM_MARKS.get(self.name, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +150,9 @@ class DataConfig:
         minimum=0,
         maximum=1_000_000,
         help="blocks: rows of a batch; 0 = tokens_per_batch / block_len",
+    )
+    objective: ObjectiveConfig = option(  # noqa: RUF009
+        ObjectiveConfig(), help="blocks: what is learnt of the text"
     )
     num_buckets: int = option(
         8, minimum=1, maximum=64, help="most batch shapes, and so most compilations of the step"

@@ -45,9 +45,7 @@ def corrupt_spans(
         raise ValueError(f"{len(ids)} tokens cannot be cut into text and a span")
     if np.isin(ids, sentinels).any():
         raise ValueError("the text has sentinels in it")
-    num_noise = min(max(round(len(ids) * rate), 1), len(ids) - 1)
-    num_spans = max(round(num_noise / mean_span_length), 1)
-    num_spans = min(num_spans, num_noise, len(ids) - num_noise)
+    num_noise, num_spans = span_counts(len(ids), rate, mean_span_length)
     if num_spans > len(sentinels):
         raise ValueError(f"{num_spans} spans need as many sentinels, there are {len(sentinels)}")
     noise = _segments(num_noise, num_spans, (*key, 0))
@@ -57,6 +55,13 @@ def corrupt_spans(
     source = [part for pair in zip(parts[::2], marks, strict=True) for part in pair]
     target = [part for pair in zip(marks, parts[1::2], strict=True) for part in pair]
     return np.concatenate(source), np.concatenate(target)
+
+
+def span_counts(length: int, rate: float, mean_span_length: float) -> tuple[int, int]:
+    """How many tokens `corrupt_spans` cuts out of a text of `length`, and as how many spans."""
+    num_noise = min(max(round(length * rate), 1), length - 1)
+    num_spans = max(round(num_noise / mean_span_length), 1)
+    return num_noise, min(num_spans, num_noise, length - num_noise)
 
 
 def restore_spans(source: np.ndarray, target: np.ndarray, sentinel_ids: np.ndarray) -> np.ndarray:

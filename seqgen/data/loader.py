@@ -7,13 +7,15 @@ from seqgen.data import cache
 from seqgen.data.batching import BatchInfo, Shape, assemble, batch_info, slice_rows
 from seqgen.data.config import DataConfig
 from seqgen.data.contiguous import ContiguousText, TextSize, cut, eval_windows, text_shape
+from seqgen.data.multiline import MultilineTokenizer
+from seqgen.data.objectives import PretrainingText
 from seqgen.data.sources import Pair, Source, make_pair
 from seqgen.data.token_cache import TokenizedSplit, read_all, tokenize_split
 from seqgen.data.tokenizer import utf8
 from seqgen.data.tokenizer_store import Tokenizers
 from seqgen.data.training_set import TrainingSet, eval_plan, overlong, pair_ids
 from seqgen.errors import DataError
-from seqgen.types import UNK_ID, Batch, nearest
+from seqgen.types import UNK_ID, Batch, MaskedBatch, nearest
 
 Report = Callable[[str], None]
 
@@ -46,7 +48,7 @@ class TextData:
         self._sampling = sampling
         self._say = report or (lambda message: None)
         self._tokenized: dict[str, TokenizedSplit] = {}
-        self._training: Any = None  # TrainingSet or ContiguousText
+        self._training: Any = None  # TrainingSet, ContiguousText or PretrainingText
         self.fingerprint = {
             "corpus": corpus_fingerprint(self.splits, cfg),
             "source_tokenizer": tokenizers.source.fingerprint,
@@ -103,7 +105,7 @@ class TextData:
         seed: int = 0,
         shard_index: int = 0,
         shard_count: int = 1,
-    ) -> Iterator[tuple[Batch, BatchInfo]]:
+    ) -> Iterator[tuple[Batch | MaskedBatch, BatchInfo]]:
         """Batches `start`, `start + 1`, ... without end, made ahead by a background thread.
 
         Batch i is a pure function of (corpus, config, rows_multiple, seed, i): every training
@@ -128,7 +130,7 @@ class TextData:
             )
         training, plan = self._planned(rows_multiple, seed)
 
-        def make(index: int) -> tuple[Batch, BatchInfo]:
+        def make(index: int) -> tuple[Batch | MaskedBatch, BatchInfo]:
             batch = training.batch(plan, index, seed=seed)
             if shard_count > 1:
                 rows = len(batch.labels) // shard_count
@@ -147,15 +149,20 @@ class TextData:
 
     def eval_batches(
         self, split: str, *, max_examples: int = 0, rows_multiple: int = 1
-    ) -> Iterator[Batch]:
+    ) -> Iterator[Batch | MaskedBatch]:
         """The first `max_examples` (0 = all) examples of a split once each, in few shapes.
 
         Pairs over the limits are cut to them; unused rows have weight 0. Of contiguous text, each
-        token of the first lines is predicted once.
+        token of the first lines is predicted once, or (objectives other than causal) each example
+        is damaged as at every evaluation.
         """
         ids = self.tokenized(split)
         count = min(len(ids), max_examples or len(ids))
         if not count:
+            return
+        if self.cfg.contiguous and self.cfg.objective.name != "causal":
+            text = PretrainingText(ids, self.cfg, self._multiline(), count=count, held_out=True)
+            yield from text.eval_batches(rows_multiple)
             return
         if self.cfg.contiguous:
             shape = text_shape(self.cfg, rows_multiple=rows_multiple)
@@ -219,11 +226,12 @@ class TextData:
         if self._training is None:
             ids = self.tokenized("train")
             sample = self._sample if self._sampling else None
-            self._training = (
-                ContiguousText(ids.target_ids, self.cfg)
-                if self.cfg.contiguous
-                else TrainingSet(ids, self.cfg, sample=sample)
-            )
+            if not self.cfg.contiguous:
+                self._training = TrainingSet(ids, self.cfg, sample=sample)
+            elif self.cfg.objective.name == "causal":
+                self._training = ContiguousText(ids.target_ids, self.cfg)
+            else:
+                self._training = PretrainingText(ids, self.cfg, self._multiline())
             self.report["splits"]["train"].update(self._training.counts)
         plan = self._training.plan(rows_multiple=rows_multiple, seed=seed)
         self.report["batches"] = {
@@ -233,6 +241,10 @@ class TextData:
         }
         return self._training, plan
 
+    def _multiline(self) -> MultilineTokenizer:
+        assert isinstance(self.target_tokenizer, MultilineTokenizer), "text without sources has it"
+        return self.target_tokenizer
+
     def _sample(self, example: int, side: int, seed: int) -> list[int]:
         tokenizer = (self.source_tokenizer, self.target_tokenizer)[side]
         pair = self.splits["train"][example]
@@ -240,8 +252,8 @@ class TextData:
 
 
 def _made_ahead(
-    make: Callable[[int], tuple[Batch, BatchInfo]], *, start: int, depth: int
-) -> Iterator[tuple[Batch, BatchInfo]]:
+    make: Callable[[int], tuple[Batch | MaskedBatch, BatchInfo]], *, start: int, depth: int
+) -> Iterator[tuple[Batch | MaskedBatch, BatchInfo]]:
     """make(start), make(start + 1), ..., up to `depth` of them made before they are asked for."""
     import grain  # a second to import, and wanted only here
 

@@ -24,16 +24,24 @@ class MultilineTokenizer:
 
     Args:
       inner: cuts one line; the last id that it gives for a line end stands for it.
+      num_marks: ids behind the inner tokenizer's that no text gives and none shows, such as that of
+        a mask.
+
+    Attributes:
+      line_end_id: stands for a line end.
+      mark_ids: the marks.
 
     Raises:
       DataError: if `inner` cannot write a line end.
     """
 
-    def __init__(self, inner: SavableTokenizer):
+    def __init__(self, inner: SavableTokenizer, *, num_marks: int = 0):
         self.inner = inner
         self.kind = inner.kind
-        self.vocab_size = inner.vocab_size
-        self.fingerprint = cache.digest_json(["multiline", inner.fingerprint])
+        self.vocab_size = inner.vocab_size + num_marks
+        self.mark_ids = range(inner.vocab_size, self.vocab_size)
+        marks = [num_marks] if num_marks else []
+        self.fingerprint = cache.digest_json(["multiline", inner.fingerprint, *marks])
         self.options = getattr(inner, "options", {})
         found = inner.encode(LINE_END)
         if inner.decode(found[-1:]) != LINE_END:
@@ -41,7 +49,7 @@ class MultilineTokenizer:
                 "the tokenizer has no piece for a line end, which plain text is full of",
                 details=["take one that knows it, or spells unknown characters in bytes"],
             )
-        self._line_end = found[-1]
+        self.line_end_id = found[-1]
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, without BOS_ID and EOS_ID."""
@@ -55,7 +63,7 @@ class MultilineTokenizer:
         for text in lines:
             ids = list(next(encoded))
             for _ in text[1:]:
-                ids += [self._line_end, *next(encoded)]
+                ids += [self.line_end_id, *next(encoded)]
             found.append(ids)
         return found
 
@@ -65,7 +73,7 @@ class MultilineTokenizer:
         for value in ids:
             if value == EOS_ID:
                 break
-            if value == self._line_end:
+            if value == self.line_end_id:
                 lines.append([])
             else:
                 lines[-1].append(int(value))

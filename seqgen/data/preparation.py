@@ -85,6 +85,7 @@ def _tokenizers(
             cfg.lowercase,
             [train.fingerprint, count] if learnt else None,
             *(["multiline"] if cfg.contiguous else []),
+            *([cfg.objective.num_marks] if cfg.objective.num_marks else []),
         ]
     )
     directory = None if workdir is None else Path(workdir) / "tokenizer"
@@ -105,7 +106,10 @@ def _tokenizers(
 
         if cfg.contiguous:
             made = build_multiline_tokenizers(
-                tokenizer_cfg, texts=texts("target"), lowercase=cfg.lowercase
+                tokenizer_cfg,
+                texts=texts("target"),
+                lowercase=cfg.lowercase,
+                num_marks=cfg.objective.num_marks,
             )
         else:
             made = build_tokenizers(

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from seqgen.data import cache
+from seqgen.data.multiline import MultilineTokenizer
 from seqgen.data.sources import Pair, Source
 from seqgen.data.tokenizer_store import Tokenizers
 from seqgen.errors import DataError
 
-VERSION = 1  # raise it when the same split would be written otherwise
+VERSION = 2  # raise it when the same split would be written otherwise
 MANIFEST = "manifest.json"
 _ARRAYS = ("source_ids", "source_offsets", "target_ids", "target_offsets", "blank")
 _CHUNK = 2048
@@ -26,7 +27,8 @@ class TokenizedSplit:
     Attributes:
       source_ids, target_ids: uint16 or int32, flat.
       source_offsets, target_offsets: int64 [examples + 1].
-      blank: bool [examples]; a side of the pair is empty or white space.
+      blank: bool [examples]; a side of the pair, or a line of text without sources, is empty or
+        white space.
       fingerprint: digest of the ids.
     """
 
@@ -110,9 +112,11 @@ def _tokenize(source: Source, tokenizers: Tokenizers, count: int) -> dict[str, n
     blank = np.zeros(count, bool)
     position = 0
     sides = (("source", tokenizers.source), ("target", tokenizers.target))
+    alone = isinstance(tokenizers.target, MultilineTokenizer)  # text without sources
     for pairs in read_all(source, count):
         for offset, pair in enumerate(pairs):
-            blank[position + offset] = not (pair["source"].strip() and pair["target"].strip())
+            sides_of = (pair["target"],) if alone else (pair["source"], pair["target"])
+            blank[position + offset] = not all(side.strip() for side in sides_of)
         position += len(pairs)
         for side, tokenizer in sides:
             encoded = tokenizer.encode_many([pair[side] for pair in pairs])

@@ -76,12 +76,17 @@ def build_tokenizers(
 
 
 def build_multiline_tokenizers(
-    cfg: TokenizerConfig, *, texts: Callable[[], Iterable[str]], lowercase: bool = False
+    cfg: TokenizerConfig,
+    *,
+    texts: Callable[[], Iterable[str]],
+    lowercase: bool = False,
+    num_marks: int = 0,
 ) -> Tokenizers:
     """The one tokenizer of text without sources; see `build_tokenizers`.
 
     Args:
       texts: gives the training text line by line, each with its line end.
+      num_marks: ids beside `cfg.vocab_size` that no text gives; see `MultilineTokenizer`.
 
     Raises:
       DataError: also if it could not write a line end.
@@ -101,7 +106,7 @@ def build_multiline_tokenizers(
         one = build_tokenizers(
             cfg, source_texts=parts, target_texts=lambda: (), lowercase=lowercase
         ).target
-    one = MultilineTokenizer(one)
+    one = MultilineTokenizer(one, num_marks=num_marks)
     return Tokenizers(one, one)
 
 
@@ -120,6 +125,7 @@ def save_tokenizers(tokenizers: Tokenizers, directory: Path, *, made_from: str) 
         tokenizer.save(directory / name)
         entries[side] = {
             "multiline": isinstance(tokenizer, MultilineTokenizer),
+            "num_marks": len(getattr(tokenizer, "mark_ids", ())),
             "kind": tokenizer.kind,
             "file": name,
             "file_digest": cache.digest_file(directory / name),
@@ -179,6 +185,8 @@ def _load(directory: Path, entry: dict[str, Any]) -> Any:
             one = ByteTokenizer(lowercase=fields["lowercase"])
         else:
             one = TableTokenizer(fields.pop("pieces"), **fields)
-        return MultilineTokenizer(one) if entry.get("multiline") else one
+        if not entry.get("multiline"):
+            return one
+        return MultilineTokenizer(one, num_marks=entry.get("num_marks", 0))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"cannot load a tokenizer of {directory}", details=[str(error)]) from error

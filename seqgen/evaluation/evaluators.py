@@ -18,7 +18,7 @@ from seqgen.evaluation.references import references_of
 from seqgen.evaluation.scores import corpus_scores, measured_scores
 from seqgen.evaluation.significance import intervals
 from seqgen.metrics import WeightedMean
-from seqgen.types import Batch, Params
+from seqgen.types import Batch, MaskedBatch, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +31,13 @@ class Sample:
 
 
 Evaluator = Callable[[Params, int], tuple[dict[str, float], list[Sample]]]
-EvalStep = Callable[[Params, Batch], Mapping[str, WeightedMean]]
+AnyBatch = Batch | MaskedBatch
+EvalStep = Callable[[Params, AnyBatch], Mapping[str, WeightedMean]]
 Translate = Callable[[Params, Sequence[str]], Sequence[str]]
 
 
 def teacher_forced_values(
-    eval_step: EvalStep, params: Params, batches: Iterable[Batch]
+    eval_step: EvalStep, params: Params, batches: Iterable[AnyBatch]
 ) -> dict[str, float]:
     """Exact means over all real target tokens (each sentence's EOS counts, padding does not).
 
@@ -47,7 +48,8 @@ def teacher_forced_values(
 
     Returns:
       'loss' (mean negative log-likelihood a token, nats, without label smoothing), 'perplexity'
-      (its exponential) and 'token_accuracy' (share of tokens that are the argmax).
+      (its exponential) and 'token_accuracy' (share of tokens that are the argmax); then the means
+      of further predictions, such as 'next_sentence_accuracy'.
     """
     totals: dict[str, np.ndarray] = {}
     pending: list[Mapping[str, WeightedMean]] = []
@@ -67,10 +69,12 @@ def teacher_forced_values(
     means = {name: total / weight if weight else 0.0 for name, (total, weight) in totals.items()}
     loss = float(means["nll"] if "nll" in means else means["loss"])
     accuracy = means["accuracy"] if "accuracy" in means else means["token_accuracy"]
+    known = ("nll", "loss", "accuracy", "token_accuracy")
     return {
         "loss": loss,
         "perplexity": math.exp(min(loss, 700.0)),
         "token_accuracy": float(accuracy),
+        **{name: float(mean) for name, mean in means.items() if name not in known},
     }
 
 
@@ -88,7 +92,7 @@ def text_values(values: Mapping[str, float], size: TextSize) -> dict[str, float]
 
 def teacher_forced_evaluator(
     eval_step: EvalStep,
-    batches: Callable[[], Iterable[Batch]],
+    batches: Callable[[], Iterable[AnyBatch]],
     *,
     size: TextSize | None = None,
     prefix: str = "eval/",
@@ -165,12 +169,22 @@ def combine(evaluators: Sequence[Evaluator]) -> Evaluator:
     return evaluate
 
 
-def text_report(*, split: str, values: Mapping[str, float], size: TextSize) -> dict[str, Any]:
+def text_report(
+    *, split: str, values: Mapping[str, float], size: TextSize | None, objective: str = "causal"
+) -> dict[str, Any]:
     """What `seqgen evaluate` reports of a split of text without sources.
 
+    Args:
+      size: of the text, where each of its tokens was predicted, which objectives other than the
+        next token do not; else None.
+      objective: `data.objective.name`.
+
     Returns:
-      'split', the names of `text_values`, 'tokens', 'unknown_tokens', 'characters', 'bytes'.
+      'split', the names of `text_values`, 'tokens', 'unknown_tokens', 'characters', 'bytes'; or
+      'split', 'objective' and `values`.
     """
+    if size is None:
+        return {"split": split, "objective": objective, **values}
     return {"split": split, **text_values(values, size), **dataclasses.asdict(size)}
 
 

@@ -8,6 +8,7 @@ from seqgen.evaluation.config import NGRAM_METRICS
 _DIGITS = dict.fromkeys(
     (
         *("loss", "perplexity", "token_accuracy", "exact_match", "bits_per_byte", "bits_per_char"),
+        *("next_sentence_loss", "next_sentence_accuracy"),
         *NGRAM_METRICS,
     ),
     4,

@@ -45,8 +45,6 @@ def check_model(
         if encoder.source_prefix:
             both = max_source_len + max_target_len
             longest_row = ("data.max_source_len + data.max_target_len", both)
-        if block_len:
-            longest_row = ("data.block_len", block_len)
     elif config.tie_embeddings == "all" and source_vocab_size != target_vocab_size:
         _refuse(
             "model.tie_embeddings=all needs one joint vocabulary",
@@ -54,8 +52,11 @@ def check_model(
             ("target", f"{target_vocab_size} tokens"),
             ("either", "tokenizer.joint=true, or model.tie_embeddings=target_output"),
         )
+    longest_source = ("data.max_source_len", max_source_len)
+    if block_len:
+        longest_source = longest_row = ("data.block_len", block_len)
     for side, part, longest in (
-        ("encoder", encoder, ("data.max_source_len", max_source_len)),
+        ("encoder", encoder, longest_source),
         ("decoder", config.decoder, longest_row),
     ):
         if isinstance(part, TransformerEncoderConfig | TransformerDecoderConfig):
@@ -77,7 +78,7 @@ def check_reads_sources(config: ModelConfig) -> None:
         _refuse(
             "model.decoder.kind=none: a masked language model has no place for pairs",
             ("choose", "a decoder, such as model.decoder.kind=transformer"),
-            ("to come", "data for masked language models: text without sources"),
+            ("or", "text without sources: data.source=plain_text, data.objective.name=masked"),
         )
     if isinstance(config.encoder, NoEncoderConfig) and not config.encoder.source_prefix:
         _refuse(

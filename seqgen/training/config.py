@@ -134,4 +134,5 @@ class MeshConfig:
 
 def higher_is_better(metric: str) -> bool:
     """Whether a metric named like 'eval/bleu' improves upwards, as unknown ones are taken to."""
-    return metric.rsplit("/", 1)[-1] not in LOWER_IS_BETTER
+    name = metric.rsplit("/", 1)[-1]
+    return name not in LOWER_IS_BETTER and not name.endswith("_loss")

@@ -74,11 +74,17 @@ def step_columns(view: StepView) -> list[str]:
         value = values.get(name)
         return pattern.format(value) if value is not None else "-"
 
+    further = [
+        f"{name.removeprefix('train/').removesuffix('_accuracy')} acc {show(name, '{:.2f}')}"
+        for name in values
+        if name.endswith("_accuracy")  # of what is predicted beside tokens
+    ]
     return [
         position_column(view.step, view.num_steps),
         f"loss {show('train/loss', '{:.3f}')}",
         f"ppl {show('train/perplexity', '{:.4g}')}",
         f"acc {show('train/accuracy', '{:.2f}').removeprefix('0')}",
+        *further,
         f"lr {show('lr', '{:.1e}')}",
         f"gnorm {show('grad_norm', '{:.2f}')}",
         f"| {short_number(view.tokens_per_second)} tok/s",

@@ -42,12 +42,15 @@ def log_row(metrics: Mapping[str, Any]) -> dict[str, Any]:
     loss = np.float32(metrics["loss"])
     with np.errstate(over="ignore"):
         perplexity = float(np.exp(np.float64(metrics["nll"])))
+    further = [name.removesuffix("_nll") for name in metrics if name.endswith("_nll")]
     return {
         "train/loss": float(loss),
         "loss_hex": float(loss).hex(),
         "train/nll": float(metrics["nll"]),
         "train/perplexity": perplexity,
         "train/accuracy": float(metrics["accuracy"]),
+        **{f"train/{name}_loss": float(metrics[f"{name}_nll"]) for name in further},
+        **{f"train/{name}_accuracy": float(metrics[f"{name}_accuracy"]) for name in further},
         "lr": float(metrics["learning_rate"]),
         "grad_norm": float(metrics["grad_norm"]),
         "bad": int(metrics["bad"]),

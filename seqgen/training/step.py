@@ -9,7 +9,7 @@ are mixed.
 
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -33,7 +33,7 @@ from seqgen.types import Array, Batch, MaskedBatch, Params, PyTree
 AnyBatch = Batch | MaskedBatch
 Metrics = dict[str, Array]
 LossFunction = Callable[..., tuple[Array, dict[str, Array]]]
-SUMS = ("loss", "nll", "correct", "weight")
+WEIGHT = "_weight"  # ends the name of the weight of a prediction beside that of the tokens
 
 
 def make_loss(
@@ -42,13 +42,14 @@ def make_loss(
     """`loss(params, batch, key) -> (objective sum, {'loss', 'nll', 'correct', 'weight'} sums)`.
 
     `key=None` is evaluation: no dropout, label smoothing, z-loss or scheduled sampling. Of a model
-    that predicts more than tokens (`Trainable`), the objective is the sum of all losses, the other
-    sums are those of its tokens.
+    that predicts more than tokens (`Trainable`), the objective is the sum of all losses, and there
+    are 'NAME_nll', 'NAME_correct' and 'NAME_weight' of each further prediction.
     """
 
     def loss(params: Params, batch: AnyBatch, key: Any) -> tuple[Array, dict[str, Array]]:
-        sums = [
-            vocabulary_loss(
+        found = predictions(definition.bind(params), batch, key)
+        sums = {
+            name: vocabulary_loss(
                 prediction.hidden,
                 prediction.kernel,
                 prediction.bias,
@@ -59,25 +60,27 @@ def make_loss(
                 compute_dtype=compute_dtype,
                 chunk_tokens=train_cfg.loss_chunk_tokens or prediction.labels.size,
             )
-            for prediction in predictions(definition.bind(params), batch, key)
-        ]
-        total, tokens = sum((part.loss for part in sums[1:]), sums[0].loss), sums[0]
-        return total, {
-            "loss": total,
-            "nll": tokens.nll,
-            "correct": tokens.correct,
-            "weight": tokens.weight,
+            for name, prediction in found.items()
         }
+        tokens, *others = sums
+        total = sum((sums[name].loss for name in others), sums[tokens].loss)
+        measured = {"loss": total}
+        for name, part in sums.items():
+            prefix = "" if name == tokens else f"{name}_"
+            measured[f"{prefix}nll"] = part.nll
+            measured[f"{prefix}correct"] = part.correct
+            measured[f"{prefix}weight"] = part.weight
+        return total, measured
 
-    def predictions(model: Any, batch: Any, key: Any) -> list[Prediction]:
+    def predictions(model: Any, batch: Any, key: Any) -> dict[str, Prediction]:
         if hasattr(model, "predictions"):
-            return list(model.predictions(batch, key=key).values())
+            return model.predictions(batch, key=key)
         options: dict[str, Any] = {}
         if key is not None and train_cfg.teacher_forcing_rate < 1.0:
             options["teacher_forcing_rate"] = train_cfg.teacher_forcing_rate
         hidden = model(batch, key=key, **options)
         kernel, bias = model.output_kernel()
-        return [Prediction(hidden, kernel, bias, batch.labels, batch.weights)]
+        return {"tokens": Prediction(hidden, kernel, bias, batch.labels, batch.weights)}
 
     return loss
 
@@ -153,9 +156,18 @@ def make_update(
             **counters,
             "bad_leaf": jnp.argmax(~jnp.isfinite(squares)).astype(jnp.int32),
         }
+        for name in further_predictions(sums):
+            own = jnp.maximum(sums[f"{name}{WEIGHT}"], 1e-30)
+            metrics[f"{name}_nll"] = sums[f"{name}_nll"] / own
+            metrics[f"{name}_accuracy"] = sums[f"{name}_correct"] / own
         return state_after, metrics
 
     return update
+
+
+def further_predictions(sums: Iterable[str]) -> list[str]:
+    """Names of what is predicted beside tokens, read off those of the sums of `make_loss`."""
+    return [name.removesuffix(WEIGHT) for name in sums if name.endswith(WEIGHT)]
 
 
 def _squares(tree: PyTree) -> Array:
@@ -179,7 +191,8 @@ def make_train_step(
 
     Metrics are device scalars: means 'loss', 'nll', 'accuracy' over real tokens, their 'weight',
     'grad_norm', 'learning_rate', 'bad', the counters 'bad_steps' and 'bad_run', and 'bad_leaf'
-    (index of the first parameter whose gradient is not finite; meaningless in a good step).
+    (index of the first parameter whose gradient is not finite; meaningless in a good step); of
+    each further prediction the means 'NAME_nll' and 'NAME_accuracy'.
 
     Args:
       definition: the model.
@@ -227,7 +240,7 @@ def make_train_step(
         return single
 
     whole = layout.replicated
-    total_places = (places.params, dict.fromkeys(SUMS, whole))
+    total_places = (places.params, whole)
     accumulate = build(
         add,
         name="gradients",
@@ -242,14 +255,17 @@ def make_train_step(
         out_shardings=(places, whole, total_places),
         donate_argnums=(0, 1),
     )
-    zeros = jax.tree.map(
-        lambda leaf: np.zeros(leaf.shape, leaf.dtype),
-        (abstract.params, dict.fromkeys(SUMS, jax.ShapeDtypeStruct((), jnp.float32))),
-    )
-    empty = [jax.device_put(zeros, total_places, may_alias=False)]
+    empty: list[PyTree] = []
+
+    def zeros(batch: AnyBatch) -> PyTree:
+        """Sums of nothing; which there are, the model's predictions say."""
+        with layout.activations():
+            sums = jax.eval_shape(loss, abstract.params, batch, None)[1]
+        blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), (abstract.params, sums))
+        return jax.device_put(blank, total_places, may_alias=False)
 
     def several(state: TrainState, batches: Sequence[AnyBatch]) -> tuple[TrainState, Metrics]:
-        total = empty.pop()
+        total = empty.pop() if empty else zeros(batches[0])
         for index, batch in enumerate(batches):
             batch = jax.device_put(batch, layout.rows)
             number = jax.device_put(np.int32(index), whole)
@@ -265,16 +281,24 @@ def make_train_step(
 def make_eval_step(
     definition: Definition, *, train_cfg: TrainConfig, layout: Layout, compute_dtype: str
 ) -> Callable[[Params, AnyBatch], dict[str, WeightedMean]]:
-    """`evaluate(params, batch)`: 'loss' (= nll, in nats) and 'accuracy' over real tokens."""
+    """`evaluate(params, batch)`: 'loss' (= nll, in nats) and 'accuracy' over real tokens.
+
+    Of each further prediction also 'NAME_loss' and 'NAME_accuracy'.
+    """
     loss = make_loss(definition, train_cfg, compute_dtype=compute_dtype)
 
     @jax.jit
     def evaluate(params: Params, batch: AnyBatch) -> dict[str, WeightedMean]:
         with layout.activations():
             _, sums = loss(params, batch, None)
-        return {
+        values = {
             "loss": WeightedMean(sums["nll"], sums["weight"]),
             "accuracy": WeightedMean(sums["correct"], sums["weight"]),
         }
+        for name in further_predictions(sums):
+            weight = sums[f"{name}{WEIGHT}"]
+            values[f"{name}_loss"] = WeightedMean(sums[f"{name}_nll"], weight)
+            values[f"{name}_accuracy"] = WeightedMean(sums[f"{name}_correct"], weight)
+        return values
 
     return evaluate
