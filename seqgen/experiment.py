@@ -75,10 +75,10 @@ def train(
             run.event("environment", change=change)
         progress.line(_model_line(definition, text))
 
+        multiple = rows_multiple(cfg.mesh)
+
         def batches(position: int) -> Any:
-            return text.train_batches(
-                position, rows_multiple=rows_multiple(cfg.mesh), seed=cfg.train.seed
-            )
+            return text.train_batches(position, rows_multiple=multiple, seed=cfg.train.seed)
 
         return loop.train(
             definition,
@@ -88,6 +88,7 @@ def train(
             batches=batches,
             run=run,
             mesh_cfg=cfg.mesh,
+            carry_rows=text.batch_shapes(multiple)[0].rows if cfg.data.streams else 0,
             evaluators=evaluators,
             identity=_identity(cfg) | {"corpus and tokenizers": text.fingerprint},
             identity_defaults=_option_defaults(cfg),
@@ -199,6 +200,7 @@ def _evaluators(
             train_cfg=cfg.train,
             layout=Layout.of(cfg.mesh),
             compute_dtype=SCORING_DTYPE,
+            streams=cfg.data.streams,
         )
         if cfg.data.contiguous:
             size = text.text_size(split, max_examples=limit)

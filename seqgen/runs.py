@@ -301,6 +301,7 @@ def evaluate(
         train_cfg=cfg.train,
         layout=Layout.of(type(cfg.mesh)()),
         compute_dtype=compute_dtype,
+        streams=cfg.data.streams,
     )
     values = evaluators.teacher_forced_values(eval_step, params, text.eval_batches(split))
     if cfg.data.contiguous:

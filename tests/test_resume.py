@@ -89,6 +89,7 @@ MODELS = {  # config file, further overrides
     "rnn": ("reverse.py:gru,gru,bahdanau,tiny", [ENCODER]),
     "transformer": ("reverse.py:transformer,transformer,tiny", [ENCODER]),
     "language_model": ("language_model/shakespeare_char.py:tiny", []),
+    "streams": ("language_model/wikitext2_lstm.py:tiny", []),
 }
 TEXT = "What light through yonder window breaks?\nIt is the east.\n"
 
@@ -111,7 +112,7 @@ class Trainer:
 
     def attempt(self, name: str, model: str, *, fault: str = "", sabotage: str = "") -> int:
         config, overrides = MODELS[model]
-        if model == "language_model":
+        if config.startswith("language_model/"):
             overrides = [f"--config.data.dir={self.folder}"]
         job = {
             "workdir": str(self.folder / name),

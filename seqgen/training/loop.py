@@ -45,6 +45,7 @@ def train(
     batches: Batches,
     run: RunDirectory,
     mesh_cfg: MeshConfig | None = None,
+    carry_rows: int = 0,
     evaluators: Sequence[Evaluator] = (),
     identity: Mapping[str, Any] | None = None,
     identity_defaults: Mapping[str, Any] | None = None,
@@ -62,6 +63,7 @@ def train(
       batches: endless micro-batches from a position; their rows divide over the mesh.
       run: the run directory, held by the caller (`with RunDirectory(...) as run`).
       mesh_cfg: devices; one by default.
+      carry_rows: rows of every batch, where the model's state goes on from batch to batch.
       evaluators: called in turn with (params, step); the moving average is given where it exists.
       identity: JSON values that must not change between resumes ({'model', 'tokenizer', 'data'}).
       identity_defaults: dotted name -> value of what an older checkpoint may not know.
@@ -83,7 +85,8 @@ def train(
     # ---- state: fresh, or from the newest intact checkpoint -------------------------------------
     layout = Layout.of(mesh_cfg or MeshConfig())
     optimizer = build_optimizer(optimizer_cfg, num_steps=cfg.num_steps, axes=definition.axes)
-    place: dict[str, Any] = {"layout": layout, "seed": cfg.seed, "use_ema": cfg.ema_decay > 0}
+    place: dict[str, Any] = {"layout": layout, "seed": cfg.seed, "carry_rows": carry_rows}
+    place["use_ema"] = cfg.ema_decay > 0
     abstract = abstract_state(definition, optimizer, **place)
 
     def report_storage(line: str) -> None:

@@ -8,6 +8,7 @@ are mixed.
 """
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,6 +24,7 @@ from seqgen.metrics import WeightedMean
 from seqgen.models.base import Prediction
 from seqgen.nn.dropout import make_key
 from seqgen.nn.parameters import Definition
+from seqgen.training.carry import abstract_carry, enter, leave
 from seqgen.training.compilation import CompiledStep, CompileReport
 from seqgen.training.config import OptimizerConfig, TrainConfig
 from seqgen.training.optimizer import learning_rate
@@ -45,8 +47,25 @@ def make_loss(
     that predicts more than tokens (`Trainable`), the objective is the sum of all losses, the other
     sums are those of its tokens.
     """
+    carrying = make_carrying_loss(definition, train_cfg, compute_dtype=compute_dtype)
 
     def loss(params: Params, batch: AnyBatch, key: Any) -> tuple[Array, dict[str, Array]]:
+        total, (sums, _) = carrying(params, batch, key, None)
+        return total, sums
+
+    return loss
+
+
+def make_carrying_loss(
+    definition: Definition, train_cfg: TrainConfig, *, compute_dtype: str
+) -> LossFunction:
+    """`loss(params, batch, key, carry) -> (objective sum, (sums, carry after the batch))`.
+
+    The sums are those of `make_loss`; with a carry of None the model stands for itself.
+    """
+
+    def loss(params: Params, batch: AnyBatch, key: Any, carry: PyTree):
+        found, after = predictions(definition.bind(params), batch, key, carry)
         sums = [
             vocabulary_loss(
                 prediction.hidden,
@@ -59,25 +78,26 @@ def make_loss(
                 compute_dtype=compute_dtype,
                 chunk_tokens=train_cfg.loss_chunk_tokens or prediction.labels.size,
             )
-            for prediction in predictions(definition.bind(params), batch, key)
+            for prediction in found
         ]
         total, tokens = sum((part.loss for part in sums[1:]), sums[0].loss), sums[0]
-        return total, {
-            "loss": total,
-            "nll": tokens.nll,
-            "correct": tokens.correct,
-            "weight": tokens.weight,
-        }
+        values = (total, tokens.nll, tokens.correct, tokens.weight)
+        return total, (dict(zip(SUMS, values)), after)
 
-    def predictions(model: Any, batch: Any, key: Any) -> list[Prediction]:
+    def predictions(
+        model: Any, batch: Any, key: Any, carry: PyTree
+    ) -> tuple[list[Prediction], PyTree]:
         if hasattr(model, "predictions"):
-            return list(model.predictions(batch, key=key).values())
+            return list(model.predictions(batch, key=key).values()), None
         options: dict[str, Any] = {}
         if key is not None and train_cfg.teacher_forcing_rate < 1.0:
             options["teacher_forcing_rate"] = train_cfg.teacher_forcing_rate
-        hidden = model(batch, key=key, **options)
+        if carry is None:
+            hidden, after = model(batch, key=key, **options), None
+        else:
+            hidden, after = model.read_on(batch, carry, key=key, **options)
         kernel, bias = model.output_kernel()
-        return [Prediction(hidden, kernel, bias, batch.labels, batch.weights)]
+        return [Prediction(hidden, kernel, bias, batch.labels, batch.weights)], after
 
     return loss
 
@@ -87,11 +107,12 @@ def make_update(
     *,
     train_cfg: TrainConfig,
     optimizer_cfg: OptimizerConfig,
-) -> Callable[[TrainState, Params, dict[str, Array]], tuple[TrainState, Metrics]]:
-    """`update(state, gradient sums, loss sums)`: divide, clip, check, update.
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """`update(state, gradient sums, loss sums, carry=None)`: divide, clip, check, update.
 
     A step whose loss, gradient or update is not finite advances `step` and the counters, and leaves
-    params, optimiser state and moving average as they are, bit for bit.
+    params, optimiser state, moving average and carry as they are, bit for bit. `carry`: after the
+    batch, where `state.carry` is what the batch was entered with.
 
     What every leaf needs (the scale of the gradients, whether to go on) enters a branch as a
     number. Written in line, XLA:CPU would compute the norm over all leaves again inside the loop of
@@ -111,7 +132,7 @@ def make_update(
     def hold(operand: tuple[Any, ...]) -> tuple[Any, ...]:
         return jnp.asarray(False), operand[3:]
 
-    def update(state: TrainState, grads: Params, sums: dict[str, Array]):
+    def update(state: TrainState, grads: Params, sums: dict[str, Array], carry: PyTree = None):
         weight = jnp.maximum(sums["weight"], 1e-30)
         loss = sums["loss"] / weight
         squares = _squares(grads)
@@ -140,7 +161,7 @@ def make_update(
             key=state.key,
             ema=ema,
             counters=counters,
-            carry=state.carry,
+            carry=leave(good, carry, state.carry),
         )
         metrics = {
             "loss": loss,
@@ -192,19 +213,21 @@ def make_train_step(
       wrap: `wrap(label)` is a context manager that stands around every compilation.
       report: receives a CompileReport after every compilation.
     """
-    loss = make_loss(definition, train_cfg, compute_dtype=compute_dtype)
+    loss = make_carrying_loss(definition, train_cfg, compute_dtype=compute_dtype)
+    gradient = jax.grad(loss, has_aux=True)
     update = make_update(optimizer, train_cfg=train_cfg, optimizer_cfg=optimizer_cfg)
     places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     build = functools.partial(CompiledStep, wrap=wrap, report=report, layout=layout)
 
     def fused(state: TrainState, batch: AnyBatch) -> tuple[TrainState, Metrics]:
         key = make_key(state.key, step=state.step, micro_batch=0)
-        grads, sums = jax.grad(loss, has_aux=True)(state.params, batch, key)
-        return update(state, grads, sums)
+        state = dataclasses.replace(state, carry=enter(state.carry, batch))
+        grads, (sums, carry) = gradient(state.params, batch, key, state.carry)
+        return update(state, grads, sums, carry)
 
     def add(total: PyTree, params: Params, key: Array, step: Array, index: Array, batch: AnyBatch):
         key = make_key(key, step=step, micro_batch=index)
-        grads, sums = jax.grad(loss, has_aux=True)(params, batch, key)
+        grads, (sums, _) = gradient(params, batch, key, None)
         return jax.tree.map(jnp.add, total, (grads, sums))
 
     def apply(state: TrainState, total: PyTree) -> tuple[TrainState, Metrics, PyTree]:
@@ -226,6 +249,7 @@ def make_train_step(
 
         return single
 
+    assert abstract.carry is None, "the config's check sees to it"
     whole = layout.replicated
     total_places = (places.params, dict.fromkeys(SUMS, whole))
     accumulate = build(
@@ -263,18 +287,38 @@ def make_train_step(
 
 
 def make_eval_step(
-    definition: Definition, *, train_cfg: TrainConfig, layout: Layout, compute_dtype: str
+    definition: Definition,
+    *,
+    train_cfg: TrainConfig,
+    layout: Layout,
+    compute_dtype: str,
+    streams: bool = False,
 ) -> Callable[[Params, AnyBatch], dict[str, WeightedMean]]:
-    """`evaluate(params, batch)`: 'loss' (= nll, in nats) and 'accuracy' over real tokens."""
-    loss = make_loss(definition, train_cfg, compute_dtype=compute_dtype)
+    """`evaluate(params, batch)`: 'loss' (= nll, in nats) and 'accuracy' over real tokens.
+
+    With `streams`, the model's state goes on from call to call until a batch begins at position 0:
+    batches of equal rows come in order, from the first.
+    """
+    loss = make_carrying_loss(definition, train_cfg, compute_dtype=compute_dtype)
 
     @jax.jit
-    def evaluate(params: Params, batch: AnyBatch) -> dict[str, WeightedMean]:
+    def evaluate(params: Params, batch: AnyBatch, carry: PyTree):
         with layout.activations():
-            _, sums = loss(params, batch, None)
-        return {
+            _, (sums, after) = loss(params, batch, None, enter(carry, batch))
+        values = {
             "loss": WeightedMean(sums["nll"], sums["weight"]),
             "accuracy": WeightedMean(sums["correct"], sums["weight"]),
         }
+        return values, after
 
-    return evaluate
+    carry: PyTree = None
+
+    def in_turn(params: Params, batch: AnyBatch) -> dict[str, WeightedMean]:
+        nonlocal carry
+        if streams and carry is None:
+            shapes = abstract_carry(definition, len(batch.labels))
+            carry = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+        values, carry = evaluate(params, batch, carry)
+        return values
+
+    return in_turn

@@ -33,12 +33,14 @@ def setup(
     optimizer_cfg=OPTIMIZER,
     dropout_rate=0.1,
     reports=None,
+    carry_rows=0,
     **options,
 ):
     train_cfg = TrainConfig(num_steps=50, loss_chunk_tokens=8, **options)
     definition = definition or toy_definition(dropout_rate=dropout_rate)
     optimizer = build_optimizer(optimizer_cfg, num_steps=50, axes=definition.axes)
     place = {"layout": Layout.of(mesh_cfg or MeshConfig()), "use_ema": train_cfg.ema_decay > 0}
+    place["carry_rows"] = carry_rows
     step = make_train_step(
         definition,
         optimizer,
