@@ -141,6 +141,8 @@ def _check_contiguous(cfg: Any) -> None:
             ("choose", "model.encoder.kind=none"),
             ("or", f"data.objective.name={' or '.join(OBJECTIVES[1:])}"),
         )
+    if data.streams:
+        _check_streams(cfg)
     if not cfg.tokenizer.joint:
         _refuse("text without sources has one vocabulary", ("choose", "tokenizer.joint=true"))
     if cfg.tokenizer.sampling_alpha:
@@ -155,6 +157,23 @@ def _check_contiguous(cfg: Any) -> None:
             "evaluation.metrics compares answers with references: text without sources has none",
             ("measured are", ", ".join(_text_metrics(cfg))),
             ("choose", "evaluation.metrics=()"),
+        )
+
+
+def _check_streams(cfg: Any) -> None:
+    """State that goes on from batch to batch: who has one, and what would tear it."""
+    if cfg.model.decoder.kind == "transformer":
+        _refuse(
+            "data.batching=streams carries a recurrent state from batch to batch, and "
+            "model.decoder.kind=transformer has none",
+            ("either", "data.batching=blocks"),
+            ("or", "a recurrent decoder, such as model.decoder.kind=lstm"),
+        )
+    if cfg.train.accumulation_steps > 1:
+        _refuse(
+            "data.batching=streams makes an update of every batch",
+            ("now", f"train.accumulation_steps={cfg.train.accumulation_steps}"),
+            ("choose", "train.accumulation_steps=1, and a larger data.num_rows"),
         )
 
 

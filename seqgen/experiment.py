@@ -21,11 +21,11 @@ from seqgen.runs import SCORING_DTYPE, build_definition, make_generator, pick_sp
 from seqgen.texts import one_line
 from seqgen.training import loop, run_directory
 from seqgen.training.compilation import enable_compile_cache, measurements_directory
+from seqgen.training.loss import make_eval_step
 from seqgen.training.precision import resolve_compute_dtype
 from seqgen.training.progress import Progress, make_progress
 from seqgen.training.sharding import Layout, rows_multiple
 from seqgen.training.signals import StopSignals
-from seqgen.training.step import make_eval_step
 from seqgen.types import Params
 
 # Options of `data` that do not change which batch comes at which step.
@@ -76,10 +76,10 @@ def train(
             run.event("environment", change=change)
         progress.line(_model_line(definition, text))
 
+        multiple = rows_multiple(cfg.mesh)
+
         def batches(position: int) -> Any:
-            return text.train_batches(
-                position, rows_multiple=rows_multiple(cfg.mesh), seed=cfg.train.seed
-            )
+            return text.train_batches(position, rows_multiple=multiple, seed=cfg.train.seed)
 
         return loop.train(
             definition,
@@ -89,6 +89,7 @@ def train(
             batches=batches,
             run=run,
             mesh_cfg=cfg.mesh,
+            carry_rows=text.batch_shapes(multiple)[0].rows if cfg.data.streams else 0,
             evaluators=evaluators,
             identity=_identity(cfg) | {"corpus and tokenizers": text.fingerprint},
             identity_defaults=_option_defaults(cfg),
@@ -200,6 +201,7 @@ def _evaluators(
             train_cfg=cfg.train,
             layout=Layout.of(cfg.mesh),
             compute_dtype=SCORING_DTYPE,
+            streams=cfg.data.streams,
         )
         if cfg.data.contiguous:
             causal = cfg.data.objective.name == "causal"

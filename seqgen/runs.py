@@ -23,8 +23,8 @@ from seqgen.shortlists import open_shortlist
 from seqgen.texts import one_line
 from seqgen.training.checkpoint_reader import CheckpointReader
 from seqgen.training.compilation import enable_compile_cache
+from seqgen.training.loss import make_eval_step
 from seqgen.training.sharding import Layout
-from seqgen.training.step import make_eval_step
 from seqgen.types import Params
 
 VAL_ALIASES = ("dev", "validation")
@@ -264,6 +264,7 @@ def evaluate(
         train_cfg=cfg.train,
         layout=Layout.of(type(cfg.mesh)()),
         compute_dtype=compute_dtype,
+        streams=cfg.data.streams,
     )
     values = evaluators.teacher_forced_values(eval_step, params, text.eval_batches(split))
     if cfg.data.contiguous:

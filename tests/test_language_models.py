@@ -121,6 +121,22 @@ def test_settings_that_do_not_fit_text_are_refused(root, word, cause):
         load(root, no_table, f"--config.{word}")
 
 
+@pytest.mark.parametrize(
+    ("words", "cause"),
+    [
+        (["data.batching=streams"], "model.decoder.kind=transformer has none"),
+        (["train.accumulation_steps=2"], "makes an update of every batch"),
+        (["model.decoder.kind=mingru"], "this cell has none"),
+    ],
+)
+def test_what_tears_streams_is_refused(root, words, cause):
+    name = (
+        FILE if words[0].startswith("data") else FILE.replace("shakespeare_char", "wikitext2_lstm")
+    )
+    with pytest.raises(ConfigError, match=cause):
+        config.load(str(root / name), [f"--config.{word}" for word in words])
+
+
 def test_a_learned_table_must_hold_a_block(root):
     words = ("--config.model.decoder.positions=learned", "--config.model.decoder.max_positions=15")
     with pytest.raises(ConfigError, match=r"max_positions=15 is less than data.block_len=16"):

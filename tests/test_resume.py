@@ -90,8 +90,9 @@ MODELS = {  # config file, further overrides
     "transformer": ("reverse.py:transformer,transformer,tiny", [ENCODER, DECODER]),
     "language_model": ("language_model/shakespeare_char.py:tiny", [DECODER]),
     "masked_lm": ("masked_lm/bert_small.py:tiny", [ENCODER, "--config.tokenizer.kind=byte"]),
+    "streams": ("language_model/wikitext2_lstm.py:tiny", []),
 }
-PLAIN_TEXT = ("language_model", "masked_lm")
+PLAIN_TEXT = ("language_model", "masked_lm", "streams")
 TEXT = "What light through yonder window breaks?\nIt is the east.\n\n"
 
 

@@ -6,7 +6,7 @@ from seqgen.types import option
 
 TOKENIZER_KINDS = ("bpe", "unigram", "word", "char", "byte", "given")
 SOURCE_NAMES = ("text", "plain_text", "jsonl", "tfds", "number_words", "copy", "reverse", "sort")
-CONTIGUOUS = ("blocks",)
+CONTIGUOUS = ("blocks", "streams")
 OBJECTIVES = ("causal", "masked", "span_corruption", "denoising", "prefix")
 NUM_SENTINELS = 100
 NUM_MARKS = {"masked": 1, "denoising": 1, "span_corruption": NUM_SENTINELS}
@@ -134,7 +134,8 @@ class DataConfig:
         "buckets",
         choices=("buckets", "packing", *CONTIGUOUS),
         help="pairs of like length side by side, or several pairs in one row (Transformer only); "
-        "of text without sources: blocks at random places",
+        "of text without sources: blocks at random places, or streams whose state is carried on "
+        "(recurrent decoders only)",
     )
     tokens_per_batch: int = option(
         4096,
@@ -143,13 +144,17 @@ class DataConfig:
         help="budget of a batch: rows x the longer of its two lengths, padding included",
     )
     block_len: int = option(
-        256, minimum=2, maximum=65_536, help="blocks: tokens in a row, which is what a model sees"
+        256,
+        minimum=2,
+        maximum=65_536,
+        help="blocks, streams: tokens in a row, as far as gradients reach; in blocks, a model sees "
+        "no more",
     )
     num_rows: int = option(
         0,
         minimum=0,
         maximum=1_000_000,
-        help="blocks: rows of a batch; 0 = tokens_per_batch / block_len",
+        help="blocks, streams: rows of a batch; 0 = tokens_per_batch / block_len",
     )
     objective: ObjectiveConfig = option(  # noqa: RUF009
         ObjectiveConfig(), help="blocks: what is learnt of the text"
@@ -205,3 +210,8 @@ class DataConfig:
     def contiguous(self) -> bool:
         """Whether batches hold one running text without sources, and not pairs."""
         return self.batching in CONTIGUOUS
+
+    @property
+    def streams(self) -> bool:
+        """Whether each batch goes on where the one before ended, with the model's state."""
+        return self.batching == "streams"

@@ -23,10 +23,13 @@ class Windows:
     Attributes:
       starts: int64 [rows], the token that each row predicts first.
       stops: int64 [rows], where its text ends: no row predicts this token or any behind it.
+      origins: int64 [rows], the token at position 0; a row that starts behind it goes on where
+        that row of the batch before ended.
     """
 
     starts: np.ndarray
     stops: np.ndarray
+    origins: np.ndarray
 
 
 class BlockPlan:
@@ -43,8 +46,33 @@ class BlockPlan:
     def locate(self, index: int) -> Windows:
         """The blocks of batch `index`; every place where a whole block fits is equally likely."""
         places = self._num_tokens - self._shape.target_len + 1
-        starts = np.floor(order.uniform(self._shape.rows, self._seed, index) * places)
-        return Windows(starts.astype(np.int64), np.full(len(starts), self._num_tokens))
+        drawn = np.floor(order.uniform(self._shape.rows, self._seed, index) * places)
+        starts = drawn.astype(np.int64)
+        return Windows(starts, np.full(len(starts), self._num_tokens), starts)
+
+
+class StreamPlan:
+    """Every batch: the next block of as many streams as it has rows.
+
+    The streams are the text cut into `rows` parts whose lengths differ by one token at most. Each
+    token is predicted once an epoch; the last batch of an epoch is padded.
+    """
+
+    def __init__(self, num_tokens: int, shape: Shape):
+        self._borders = np.arange(shape.rows + 1) * num_tokens // shape.rows
+        self._shape = shape
+        longest = int(np.diff(self._borders).max())
+        self.batches_per_epoch = -(-longest // shape.target_len)
+
+    def shapes(self) -> list[Shape]:
+        """The one shape."""
+        return [self._shape]
+
+    def locate(self, index: int) -> Windows:
+        """The blocks of batch `index`; row r of one epoch's batches is stream r."""
+        origins, stops = self._borders[:-1], self._borders[1:]
+        offset = index % self.batches_per_epoch * self._shape.target_len
+        return Windows(origins + offset, stops, origins)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,17 +114,30 @@ class ContiguousText:
         self._ids, self._cfg = ids, cfg
         self.counts = {"used_tokens": len(ids)}
 
-    def plan(self, *, rows_multiple: int, seed: int) -> BlockPlan:
-        """The batches of all steps."""
+    def plan(self, *, rows_multiple: int, seed: int) -> BlockPlan | StreamPlan:
+        """The batches of all steps.
+
+        Raises:
+          DataError: a stream is shorter than one row.
+        """
         shape = text_shape(self._cfg, rows_multiple=rows_multiple)
-        return BlockPlan(len(self._ids), shape, seed=seed)
+        if not self._cfg.streams:
+            return BlockPlan(len(self._ids), shape, seed=seed)
+        if len(self._ids) < shape.rows * shape.target_len:
+            raise DataError(
+                f"the training text has {len(self._ids)} tokens, fewer than one batch",
+                details=[f"{shape.rows} streams (data.num_rows) of data.block_len tokens at least"],
+            )
+        return StreamPlan(len(self._ids), shape)
 
-    def pad_fraction(self, plan: BlockPlan) -> float:
-        """Share of padding: there is none."""
-        del plan
-        return 0.0
+    def pad_fraction(self, plan: BlockPlan | StreamPlan) -> float:
+        """Share of padding over an epoch: the ends of streams."""
+        if isinstance(plan, BlockPlan):
+            return 0.0
+        rows, _, length = plan.shapes()[0]
+        return round(1.0 - len(self._ids) / (plan.batches_per_epoch * rows * length), 4)
 
-    def batch(self, plan: BlockPlan, index: int, *, seed: int) -> Batch:
+    def batch(self, plan: BlockPlan | StreamPlan, index: int, *, seed: int) -> Batch:
         """Batch `index`: a pure function of (seed, index)."""
         del seed  # the plan has it
         return cut(self._ids, plan.locate(index), length=self._cfg.block_len)
@@ -109,14 +150,18 @@ def text_shape(cfg: DataConfig, *, rows_multiple: int = 1) -> Shape:
     return Shape(rows, 0, cfg.block_len)
 
 
-def eval_windows(num_tokens: int, shape: Shape) -> list[Windows]:
-    """Blocks side by side: each token of the text is predicted in exactly one of them."""
+def eval_windows(num_tokens: int, shape: Shape, *, streams: bool = False) -> list[Windows]:
+    """Each token of the text in exactly one window.
+
+    Blocks side by side; with `streams` one row that reads the whole text, so that every token is
+    predicted from all that stands before it.
+    """
     rows, _, length = shape
-    size = rows * length
-    return [
-        Windows(first + np.arange(rows) * length, np.full(rows, num_tokens))
-        for first in range(0, num_tokens, size)
-    ]
+    if streams:
+        plan = StreamPlan(num_tokens, Shape(1, 0, length))
+        return [plan.locate(index) for index in range(plan.batches_per_epoch)]
+    starts = np.arange(0, num_tokens, rows * length)[:, None] + np.arange(rows) * length
+    return [Windows(first, np.full(rows, num_tokens), first) for first in starts]
 
 
 def cut(ids: np.ndarray, windows: Windows, *, length: int) -> Batch:
@@ -134,6 +179,6 @@ def cut(ids: np.ndarray, windows: Windows, *, length: int) -> Batch:
     target = Sequences(
         ids=np.where(seen, before, PAD_ID).astype(np.int32),
         segments=seen.astype(np.int32),
-        positions=np.where(seen, np.arange(length), 0).astype(np.int32),
+        positions=np.where(seen, places - windows.origins[:, None], 0).astype(np.int32),
     )
     return Batch(source=None, target=target, labels=labels, weights=real.astype(np.float32))

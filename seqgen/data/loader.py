@@ -167,7 +167,7 @@ class TextData:
         if self.cfg.contiguous:
             shape = text_shape(self.cfg, rows_multiple=rows_multiple)
             text = ids.target_ids[: ids.target_offsets[count]]
-            for windows in eval_windows(len(text), shape):
+            for windows in eval_windows(len(text), shape, streams=self.cfg.streams):
                 yield cut(text, windows, length=shape.target_len)
             return
         plan = eval_plan(ids, self.cfg, count=count, rows_multiple=rows_multiple)

@@ -140,3 +140,22 @@ class Trainable(Protocol):
     def output_kernel(self) -> tuple[Array, Array | None]:
         """The output layer as (kernel [V, D], bias [V] or None)."""
         ...
+
+
+class Carrying(Trainable, Protocol):
+    """What the training step needs of a model whose state goes on from batch to batch.
+
+    Law: two batches in turn = one batch of their joint length, but for the gradient, which does not
+    reach into the batch before.
+    """
+
+    def init_carry(self, num_rows: int) -> PyTree:
+        """The state at the start of a stream: zeros [num_rows, ...], nested dicts."""
+        ...
+
+    def read_on(self, batch: Batch, carry: PyTree, *, key: Any = None) -> tuple[Array, PyTree]:
+        """Hidden states [B, T, D] after `carry`, and the states after the last token.
+
+        Padding stands only where a stream ends: the states behind it are of no use.
+        """
+        ...

@@ -18,7 +18,12 @@ from flax import nnx
 from jax import lax
 
 from seqgen.models.base import DecodeOutput
-from seqgen.models.checks import check_model, check_reads_sources, encoded_dims
+from seqgen.models.checks import (
+    check_carries_state,
+    check_model,
+    check_reads_sources,
+    encoded_dims,
+)
 from seqgen.models.config import ModelConfig, NoEncoderConfig
 from seqgen.models.target_side import TargetSide
 from seqgen.types import Array, Batch, Encoded, PyTree, Sequences, no_source
@@ -93,6 +98,28 @@ class CausalLM(TargetSide):
         length = batch.target.ids.shape[1]
         cut = jax.vmap(lambda row, first: lax.dynamic_slice_in_dim(row, first, length))
         return cut(hidden, source_lengths(source.segments))
+
+    def init_carry(self, num_rows: int) -> PyTree:
+        """See `Carrying`.
+
+        Raises:
+          ConfigError: the decoder carries no state, as Transformers do not.
+        """
+        check_carries_state(self.decoder)
+        return self.decoder.init_carry(num_rows)
+
+    def read_on(
+        self, batch: Batch, carry: PyTree, *, key: Any = None, teacher_forcing_rate: Any = 1.0
+    ) -> tuple[Array, PyTree]:
+        """See `Carrying`; the batch has no sources."""
+        assert batch.source is None, "the config's check sees to it"
+        return self.teacher_forced(
+            batch.target,
+            self.encode(no_source(batch.target.ids.shape[0])),
+            key=key,
+            teacher_forcing_rate=teacher_forcing_rate,
+            carry=lax.stop_gradient(carry),
+        )
 
     def encode(self, source: Sequences, *, key: Any = None) -> Encoded:
         """Embeddings of what the rows begin with, as the memory; see `types.no_source`."""

@@ -17,6 +17,7 @@ from seqgen.models.config import (
     TransformerDecoderConfig,
     TransformerEncoderConfig,
 )
+from seqgen.nn.linear_recurrence import LinearCell
 from seqgen.nn.recurrent import build_cell
 
 
@@ -89,6 +90,22 @@ def check_reads_sources(config: ModelConfig) -> None:
         )
 
 
+def check_carries_state(decoder: Any) -> None:
+    """Refuse a decoder (module or kind of one) whose state does not go on from batch to batch.
+
+    Raises:
+      ConfigError: it has no `init_carry`.
+    """
+    if not hasattr(decoder, "init_carry"):
+        _refuse(
+            "data.batching=streams carries a recurrent state from batch to batch, and this decoder "
+            "has none",
+            ("decoder", type(decoder).__name__),
+            ("either", "data.batching=blocks: rows that stand for themselves"),
+            ("or", "a recurrent decoder, such as model.decoder.kind=lstm"),
+        )
+
+
 def _check_no_encoder(config: ModelConfig, source_vocab: Any, target_vocab: Any) -> None:
     if config.tie_embeddings == "all":
         _refuse(
@@ -147,6 +164,14 @@ def check_recurrent_decoder(decoder: RecurrentDecoderConfig, encoded: EncodedDim
     Raises:
       ConfigError: the first of them.
     """
+    cell = build_cell(decoder.cell or decoder.kind)
+    if decoder.weight_dropout_rate and isinstance(cell, LinearCell):
+        _refuse(
+            f"model.decoder.weight_dropout_rate={decoder.weight_dropout_rate:g} drops weights of "
+            "recurrent kernels, and this cell has none",
+            ("now", f"model.decoder.kind={decoder.kind}"),
+            ("choose", "model.decoder.weight_dropout_rate=0, or kind simple, lstm or gru"),
+        )
     if encoded is not None and not encoded.memory:
         _check_decoder_alone(decoder)
         return

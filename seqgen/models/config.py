@@ -156,6 +156,9 @@ class RecurrentDecoderConfig:
     num_layers: int = option(2, help="layers", minimum=1, maximum=64)
     hidden_dim: int = option(256, help="units", minimum=1, maximum=65536)
     dropout_rate: float = _rate(0.1, "dropout between layers and on the output state")
+    weight_dropout_rate: float = _rate(
+        0.0, "dropout on recurrent kernels, one mask a batch (simple, lstm, gru)"
+    )
     residual: bool = option(False, help="add a layer's input to its output where widths agree")
     attention: str = option(
         "bahdanau",

@@ -2,7 +2,8 @@
 
 Sutskever et al., "Sequence to sequence learning with neural networks", 2014 (no attention);
 Bahdanau et al., 2015, and Luong et al., 2015 (attention, input feeding); Bengio et al., "Scheduled
-sampling for sequence prediction with recurrent neural networks", 2015.
+sampling for sequence prediction with recurrent neural networks", 2015; Merity et al., "Regularizing
+and optimizing LSTM language models", 2018 (dropout on recurrent weights).
 
 Inside, sequences are time-major. Whatever does not wait for the step before runs over all steps at
 once: every layer of a decoder that feeds nothing back, and otherwise the embedding's part of the
@@ -101,15 +102,34 @@ class RecurrentDecoder(nnx.Module):
         *,
         embedded: Array,
         key: Any = None,
+        **sampling: Any,
+    ) -> Array:
+        """Teacher-forced hidden states [B, T, D]; `sampling`: see `read_on`."""
+        return self.read_on(target, encoded, None, embedded=embedded, key=key, **sampling)[0]
+
+    def init_carry(self, num_rows: int) -> PyTree:
+        """Zeros that `read_on` goes on from at the start of a text, a dict by layer."""
+        return {str(i): layer.initial_state(num_rows) for i, layer in enumerate(self.layers)}
+
+    def read_on(
+        self,
+        target: Sequences,
+        encoded: Encoded,
+        carry: PyTree,
+        *,
+        embedded: Array,
+        key: Any = None,
         teacher_forcing_rate: float = 1.0,
         next_embedding: Callable[[Array], Array] | None = None,
         feedback_scale: Array | None = None,
-    ) -> Array:
-        """Teacher-forced hidden states [B, T, D].
+    ) -> tuple[Array, PyTree]:
+        """Teacher-forced hidden states [B, T, D], and the layers' states after the last input.
 
         Args:
           target: the decoder's input rows (only their shape is used: padding stands at the end).
           encoded: the encoder's result.
+          carry: the layers' states before the first input, as `init_carry` and this method give
+            them (decoders without an encoder); None = those that `encoded` says.
           embedded: float32 [B, T, D] embeddings of the input.
           key: dropout key, or None for evaluation.
           teacher_forcing_rate: below 1, in training, each input after the first is with this
@@ -117,7 +137,10 @@ class RecurrentDecoder(nnx.Module):
           next_embedding: hidden states [B, D] -> embeddings [B, D] of their most likely tokens.
           feedback_scale: [B, T, D] factors of these embeddings: the dropout that `embedded` had.
         """
+        model = self._with_dropped_weights(key)
         shared, rows = self._start(encoded)
+        if carry is not None:
+            rows = {**rows, "layers": [carry[str(i)] for i in range(len(self.layers))]}
         num_rows, steps = target.ids.shape
         drops = self._drops(steps, num_rows, key)
         x = embedded.swapaxes(0, 1)
@@ -126,9 +149,10 @@ class RecurrentDecoder(nnx.Module):
             own = keep_mask((num_rows, steps), teacher_forcing_rate, fold(key, 1))
             forced = (~own | (jnp.arange(steps) == 0)).T
             scale = jnp.ones_like(x) if feedback_scale is None else feedback_scale.swapaxes(0, 1)
-            x = self._mix_own(shared, rows, x, drops, forced, next_embedding, scale)
-        hidden, _, _ = self._advance(shared, rows, x, drops)
-        return hidden.swapaxes(0, 1)
+            x = model._mix_own(shared, rows, x, drops, forced, next_embedding, scale)
+        hidden, _, rows = model._advance(shared, rows, x, drops)
+        last = {str(i): state for i, state in enumerate(rows["layers"])}
+        return hidden.swapaxes(0, 1), last
 
     def init_decode(
         self, encoded: Encoded, *, max_len: int, num_beams: int = 1, rewindable: bool = False
@@ -199,6 +223,24 @@ class RecurrentDecoder(nnx.Module):
         if self.feed_dim:
             rows["feed"] = jnp.zeros((num_rows, self.feed_dim), jnp.float32)
         return shared, rows
+
+    def _with_dropped_weights(self, key: Any) -> "RecurrentDecoder":
+        """The same decoder with weights of its recurrent kernels left out: one mask a batch.
+
+        Outside of the scan, so that each of its steps reads the same thinned kernel (DropConnect as
+        in Merity et al., 2018, section 2).
+        """
+        rate = self.cfg.weight_dropout_rate
+        if key is None or rate == 0:
+            return self
+        graph, parameters = nnx.split(self, nnx.Param)
+        flat = [
+            (path, leaf.replace(dropout(leaf[...], rate, fold(key, 2, path[1]))))
+            if path[-1] == "recurrent_kernel"
+            else (path, leaf)
+            for path, leaf in nnx.to_flat_state(parameters)
+        ]
+        return nnx.merge(graph, nnx.from_flat_state(flat))
 
     def _drops(self, steps: int, num_rows: int, key: Any) -> PyTree:
         """Dropout factors between layers and on the output, time-major; None in evaluation."""

@@ -68,9 +68,15 @@ class TargetSide(nnx.Module):
         return dropout(embedded, self.config.dropout_rate, key)
 
     def teacher_forced(
-        self, target: Sequences, encoded: Encoded, *, key: Any, teacher_forcing_rate: Any
-    ) -> Array:
-        """Hidden states [B, T, D] of given target rows.
+        self,
+        target: Sequences,
+        encoded: Encoded,
+        *,
+        key: Any,
+        teacher_forcing_rate: Any,
+        carry: PyTree = None,
+    ) -> Any:
+        """Hidden states [B, T, D] of given target rows; with `carry` also the last states.
 
         Args:
           target: the decoder's input rows.
@@ -78,6 +84,7 @@ class TargetSide(nnx.Module):
           key: dropout key, None = evaluation.
           teacher_forcing_rate: below 1, a recurrent decoder reads its own last prediction instead
             of the given token with probability `1 - rate` (scheduled sampling, Bengio et al. 2015).
+          carry: states that the decoder goes on from (`RecurrentDecoder.read_on`), or None.
         """
         embedded = self.embed(self.target_embedding, target, self.decoder, fold(key, 2))
         options: dict[str, Any] = {}
@@ -88,7 +95,10 @@ class TargetSide(nnx.Module):
                 "next_embedding": self._feedback,
                 "feedback_scale": dropout(ones, self.config.dropout_rate, fold(key, 2)),
             }
-        return self.decoder(target, encoded, embedded=embedded, key=fold(key, 3), **options)
+        options |= {"embedded": embedded, "key": fold(key, 3)}
+        if carry is None:
+            return self.decoder(target, encoded, **options)
+        return self.decoder.read_on(target, encoded, carry, **options)
 
     def _feedback(self, hidden: Array) -> Array:
         """Embeddings [..., D] of the likeliest tokens after hidden states [..., D]."""

@@ -43,6 +43,7 @@ def train(
     batches: Batches,
     run: RunDirectory,
     mesh_cfg: MeshConfig | None = None,
+    carry_rows: int = 0,
     evaluators: Sequence[Evaluator] = (),
     identity: Mapping[str, Any] | None = None,
     identity_defaults: Mapping[str, Any] | None = None,
@@ -60,6 +61,7 @@ def train(
       batches: endless micro-batches from a position; their rows divide over the mesh.
       run: the run directory, held by the caller (`with RunDirectory(...) as run`).
       mesh_cfg: devices; one by default.
+      carry_rows: rows of every batch, where the model's state goes on from batch to batch.
       evaluators: called in turn with (params, step); the moving average is given where it exists.
       identity: JSON values that must not change between resumes ({'model', 'tokenizer', 'data'}).
       identity_defaults: dotted name -> value of what an older checkpoint may not know.
@@ -85,6 +87,7 @@ def train(
         optimizer_cfg=optimizer_cfg,
         compute_dtype=compute_dtype,
         mesh_cfg=mesh_cfg,
+        carry_rows=carry_rows,
     )
 
     def report_storage(line: str) -> None:

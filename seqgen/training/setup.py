@@ -11,10 +11,11 @@ import optax
 from seqgen.nn.parameters import Definition
 from seqgen.training.compilation import CompileReport
 from seqgen.training.config import MeshConfig, OptimizerConfig, TrainConfig
+from seqgen.training.loss import AnyBatch
 from seqgen.training.optimizer import build_optimizer
 from seqgen.training.sharding import Layout
 from seqgen.training.state import TrainState, abstract_state, init_state
-from seqgen.training.step import AnyBatch, Metrics, make_train_step
+from seqgen.training.step import Metrics, make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,7 @@ class TrainSetup:
       compute_dtype: 'float32' or 'bfloat16'.
       layout: devices, and what lies where.
       optimizer: made by `optimizer_cfg`.
+      carry_rows: rows of every batch, where the model's state goes on from batch to batch, else 0.
     """
 
     definition: Definition
@@ -35,6 +37,7 @@ class TrainSetup:
     compute_dtype: str
     layout: Layout
     optimizer: optax.GradientTransformation
+    carry_rows: int = 0
 
     @classmethod
     def of(
@@ -45,6 +48,7 @@ class TrainSetup:
         optimizer_cfg: OptimizerConfig,
         compute_dtype: str,
         mesh_cfg: MeshConfig | None = None,
+        carry_rows: int = 0,
     ) -> "TrainSetup":
         """By options; one device by default.
 
@@ -55,7 +59,8 @@ class TrainSetup:
         optimizer = build_optimizer(
             optimizer_cfg, num_steps=train_cfg.num_steps, axes=definition.axes
         )
-        return cls(definition, train_cfg, optimizer_cfg, compute_dtype, layout, optimizer)
+        options = (train_cfg, optimizer_cfg, compute_dtype)
+        return cls(definition, *options, layout, optimizer, carry_rows)
 
     @functools.cached_property
     def abstract(self) -> TrainState:
@@ -87,4 +92,9 @@ class TrainSetup:
 
     def _place(self) -> dict[str, Any]:
         cfg = self.train_cfg
-        return {"layout": self.layout, "seed": cfg.seed, "use_ema": cfg.ema_decay > 0}
+        return {
+            "layout": self.layout,
+            "seed": cfg.seed,
+            "use_ema": cfg.ema_decay > 0,
+            "carry_rows": self.carry_rows,
+        }

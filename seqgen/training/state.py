@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from seqgen.nn.parameters import Definition
+from seqgen.training.carry import abstract_carry
 from seqgen.training.optimizer import key_name
 from seqgen.training.sharding import Layout, state_shardings
 from seqgen.types import Array, Params, PyTree
@@ -28,7 +29,8 @@ class TrainState:
         micro-batch (`nn.dropout.make_key`).
       ema: moving average of `params`, or None.
       counters: {'bad_steps': int32 in all, 'bad_run': int32 in a row just now}.
-      carry: state carried from batch to batch by models that want it, or None.
+      carry: what a recurrent language model carries from batch to batch (`training.carry`): nested
+        dicts of [rows, ...], or None.
     """
 
     step: Array
@@ -46,9 +48,14 @@ def seed_key(seed: int) -> np.ndarray:
 
 
 def fresh_state(
-    params: Params, optimizer: optax.GradientTransformation, *, seed: int, use_ema: bool
+    params: Params,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    use_ema: bool,
+    carry: PyTree = None,
 ) -> TrainState:
-    """The state before the first step with fresh parameters; pure."""
+    """The state before the first step with fresh parameters; `carry` gives shapes; pure."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -59,6 +66,7 @@ def fresh_state(
             "bad_steps": jnp.zeros((), jnp.int32),
             "bad_run": jnp.zeros((), jnp.int32),
         },
+        carry=jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), carry),
     )
 
 
@@ -69,13 +77,21 @@ def abstract_state(
     layout: Layout,
     seed: int = 0,
     use_ema: bool = False,
+    carry_rows: int = 0,
 ) -> TrainState:
-    """The state as `jax.ShapeDtypeStruct`s that carry their shardings."""
+    """The state as `jax.ShapeDtypeStruct`s that carry their shardings.
+
+    `carry_rows`: rows of a batch, where the model's state goes on from batch to batch.
+    """
+    carry = abstract_carry(definition, carry_rows) if carry_rows else None
     shapes = jax.eval_shape(
-        lambda params: fresh_state(params, optimizer, seed=seed, use_ema=use_ema),
+        lambda params: fresh_state(params, optimizer, seed=seed, use_ema=use_ema, carry=carry),
         definition.abstract,
     )
     shardings = state_shardings(shapes, definition.axes, layout.mesh, layout.rules)
+    # Rows stay with the devices that read them.
+    rows = jax.tree.map(lambda _: layout.rows, carry)
+    shardings = dataclasses.replace(shardings, carry=rows)
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,
@@ -90,13 +106,17 @@ def init_state(
     layout: Layout,
     seed: int = 0,
     use_ema: bool = False,
+    carry_rows: int = 0,
 ) -> TrainState:
     """The state before the first step, each leaf created where it will live."""
-    abstract = abstract_state(definition, optimizer, layout=layout, seed=seed, use_ema=use_ema)
+    options: dict[str, Any] = {"seed": seed, "use_ema": use_ema}
+    abstract = abstract_state(
+        definition, optimizer, layout=layout, carry_rows=carry_rows, **options
+    )
 
     def init() -> TrainState:
         params = definition.init(jax.random.key(seed))
-        return fresh_state(params, optimizer, seed=seed, use_ema=use_ema)
+        return fresh_state(params, optimizer, carry=abstract.carry, **options)
 
     return jax.jit(init, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, abstract))()
 

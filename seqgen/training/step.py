@@ -8,8 +8,9 @@ are mixed.
 """
 
 import contextlib
+import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,71 +19,18 @@ import numpy as np
 import optax
 from jax import lax
 
-from seqgen.losses import vocabulary_loss
-from seqgen.metrics import WeightedMean
-from seqgen.models.base import Prediction
 from seqgen.nn.dropout import make_key
 from seqgen.nn.parameters import Definition
+from seqgen.training.carry import enter, leave
 from seqgen.training.compilation import CompiledStep, CompileReport
 from seqgen.training.config import OptimizerConfig, TrainConfig
+from seqgen.training.loss import WEIGHT, AnyBatch, further_predictions, make_carrying_loss
 from seqgen.training.optimizer import learning_rate
 from seqgen.training.sharding import Layout
 from seqgen.training.state import TrainState
-from seqgen.types import Array, Batch, MaskedBatch, Params, PyTree
+from seqgen.types import Array, Params, PyTree
 
-AnyBatch = Batch | MaskedBatch
 Metrics = dict[str, Array]
-LossFunction = Callable[..., tuple[Array, dict[str, Array]]]
-WEIGHT = "_weight"  # ends the name of the weight of a prediction beside that of the tokens
-
-
-def make_loss(
-    definition: Definition, train_cfg: TrainConfig, *, compute_dtype: str
-) -> LossFunction:
-    """`loss(params, batch, key) -> (objective sum, {'loss', 'nll', 'correct', 'weight'} sums)`.
-
-    `key=None` is evaluation: no dropout, label smoothing, z-loss or scheduled sampling. Of a model
-    that predicts more than tokens (`Trainable`), the objective is the sum of all losses, and there
-    are 'NAME_nll', 'NAME_correct' and 'NAME_weight' of each further prediction.
-    """
-
-    def loss(params: Params, batch: AnyBatch, key: Any) -> tuple[Array, dict[str, Array]]:
-        found = predictions(definition.bind(params), batch, key)
-        sums = {
-            name: vocabulary_loss(
-                prediction.hidden,
-                prediction.kernel,
-                prediction.bias,
-                prediction.labels,
-                prediction.weights,
-                label_smoothing=0.0 if key is None else train_cfg.label_smoothing,
-                z_loss=0.0 if key is None else train_cfg.z_loss,
-                compute_dtype=compute_dtype,
-                chunk_tokens=train_cfg.loss_chunk_tokens or prediction.labels.size,
-            )
-            for name, prediction in found.items()
-        }
-        tokens, *others = sums
-        total = sum((sums[name].loss for name in others), sums[tokens].loss)
-        measured = {"loss": total}
-        for name, part in sums.items():
-            prefix = "" if name == tokens else f"{name}_"
-            measured[f"{prefix}nll"] = part.nll
-            measured[f"{prefix}correct"] = part.correct
-            measured[f"{prefix}weight"] = part.weight
-        return total, measured
-
-    def predictions(model: Any, batch: Any, key: Any) -> dict[str, Prediction]:
-        if hasattr(model, "predictions"):
-            return model.predictions(batch, key=key)
-        options: dict[str, Any] = {}
-        if key is not None and train_cfg.teacher_forcing_rate < 1.0:
-            options["teacher_forcing_rate"] = train_cfg.teacher_forcing_rate
-        hidden = model(batch, key=key, **options)
-        kernel, bias = model.output_kernel()
-        return {"tokens": Prediction(hidden, kernel, bias, batch.labels, batch.weights)}
-
-    return loss
 
 
 def make_update(
@@ -90,11 +38,12 @@ def make_update(
     *,
     train_cfg: TrainConfig,
     optimizer_cfg: OptimizerConfig,
-) -> Callable[[TrainState, Params, dict[str, Array]], tuple[TrainState, Metrics]]:
-    """`update(state, gradient sums, loss sums)`: divide, clip, check, update.
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """`update(state, gradient sums, loss sums, carry=None)`: divide, clip, check, update.
 
     A step whose loss, gradient or update is not finite advances `step` and the counters, and leaves
-    params, optimiser state and moving average as they are, bit for bit.
+    params, optimiser state, moving average and carry as they are, bit for bit. `carry`: after the
+    batch, where `state.carry` is what the batch was entered with.
 
     What every leaf needs (the scale of the gradients, whether to go on) enters a branch as a
     number. Written in line, XLA:CPU would compute the norm over all leaves again inside the loop of
@@ -114,7 +63,7 @@ def make_update(
     def hold(operand: tuple[Any, ...]) -> tuple[Any, ...]:
         return jnp.asarray(False), operand[3:]
 
-    def update(state: TrainState, grads: Params, sums: dict[str, Array]):
+    def update(state: TrainState, grads: Params, sums: dict[str, Array], carry: PyTree = None):
         weight = jnp.maximum(sums["weight"], 1e-30)
         loss = sums["loss"] / weight
         squares = _squares(grads)
@@ -143,7 +92,7 @@ def make_update(
             key=state.key,
             ema=ema,
             counters=counters,
-            carry=state.carry,
+            carry=leave(good, carry, state.carry),
         )
         metrics = {
             "loss": loss,
@@ -163,11 +112,6 @@ def make_update(
         return state_after, metrics
 
     return update
-
-
-def further_predictions(sums: Iterable[str]) -> list[str]:
-    """Names of what is predicted beside tokens, read off those of the sums of `make_loss`."""
-    return [name.removesuffix(WEIGHT) for name in sums if name.endswith(WEIGHT)]
 
 
 def _squares(tree: PyTree) -> Array:
@@ -205,19 +149,21 @@ def make_train_step(
       wrap: `wrap(label)` is a context manager that stands around every compilation.
       report: receives a CompileReport after every compilation.
     """
-    loss = make_loss(definition, train_cfg, compute_dtype=compute_dtype)
+    loss = make_carrying_loss(definition, train_cfg, compute_dtype=compute_dtype)
+    gradient = jax.grad(loss, has_aux=True)
     update = make_update(optimizer, train_cfg=train_cfg, optimizer_cfg=optimizer_cfg)
     places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     build = functools.partial(CompiledStep, wrap=wrap, report=report, layout=layout)
 
     def fused(state: TrainState, batch: AnyBatch) -> tuple[TrainState, Metrics]:
         key = make_key(state.key, step=state.step, micro_batch=0)
-        grads, sums = jax.grad(loss, has_aux=True)(state.params, batch, key)
-        return update(state, grads, sums)
+        state = dataclasses.replace(state, carry=enter(state.carry, batch))
+        grads, (sums, carry) = gradient(state.params, batch, key, state.carry)
+        return update(state, grads, sums, carry)
 
     def add(total: PyTree, params: Params, key: Array, step: Array, index: Array, batch: AnyBatch):
         key = make_key(key, step=step, micro_batch=index)
-        grads, sums = jax.grad(loss, has_aux=True)(params, batch, key)
+        grads, (sums, _) = gradient(params, batch, key, None)
         return jax.tree.map(jnp.add, total, (grads, sums))
 
     def apply(state: TrainState, total: PyTree) -> tuple[TrainState, Metrics, PyTree]:
@@ -239,6 +185,7 @@ def make_train_step(
 
         return single
 
+    assert abstract.carry is None, "the config's check sees to it"
     whole = layout.replicated
     total_places = (places.params, whole)
     accumulate = build(
@@ -260,7 +207,7 @@ def make_train_step(
     def zeros(batch: AnyBatch) -> PyTree:
         """Sums of nothing; which there are, the model's predictions say."""
         with layout.activations():
-            sums = jax.eval_shape(loss, abstract.params, batch, None)[1]
+            sums, _ = jax.eval_shape(loss, abstract.params, batch, None, None)[1]
         blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), (abstract.params, sums))
         return jax.device_put(blank, total_places, may_alias=False)
 
@@ -276,29 +223,3 @@ def make_train_step(
         return state, metrics
 
     return several
-
-
-def make_eval_step(
-    definition: Definition, *, train_cfg: TrainConfig, layout: Layout, compute_dtype: str
-) -> Callable[[Params, AnyBatch], dict[str, WeightedMean]]:
-    """`evaluate(params, batch)`: 'loss' (= nll, in nats) and 'accuracy' over real tokens.
-
-    Of each further prediction also 'NAME_loss' and 'NAME_accuracy'.
-    """
-    loss = make_loss(definition, train_cfg, compute_dtype=compute_dtype)
-
-    @jax.jit
-    def evaluate(params: Params, batch: AnyBatch) -> dict[str, WeightedMean]:
-        with layout.activations():
-            _, sums = loss(params, batch, None)
-        values = {
-            "loss": WeightedMean(sums["nll"], sums["weight"]),
-            "accuracy": WeightedMean(sums["correct"], sums["weight"]),
-        }
-        for name in further_predictions(sums):
-            weight = sums[f"{name}{WEIGHT}"]
-            values[f"{name}_loss"] = WeightedMean(sums[f"{name}_nll"], weight)
-            values[f"{name}_accuracy"] = WeightedMean(sums[f"{name}_correct"], weight)
-        return values
-
-    return evaluate

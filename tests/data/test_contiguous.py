@@ -97,6 +97,52 @@ def test_a_batch_is_a_pure_function_of_seed_and_index(corpus):
     assert take(make(corpus), 0, 1, seed=4)[0][1].digest != whole[0][1].digest
 
 
+@pytest.mark.parametrize(("num_tokens", "rows"), [(24, 3), (25, 3), (26, 3), (47, 2), (100, 7)])
+def test_streams_predict_every_token_once_an_epoch_and_go_on(corpus, num_tokens, rows):
+    ids = np.arange(10, 10 + num_tokens, dtype=np.uint16)
+    text = ContiguousText(ids, config(corpus, batching="streams", num_rows=rows))
+    plan = text.plan(rows_multiple=1, seed=5)
+    epochs = [
+        [text.batch(plan, epoch * plan.batches_per_epoch + index, seed=5)
+         for index in range(plan.batches_per_epoch)]
+        for epoch in range(2)
+    ]  # fmt: skip
+    streams = []
+    for row in range(rows):
+        parts = [(b, b.weights[row] > 0) for b in epochs[0]]
+        labels = np.concatenate([b.labels[row][real] for b, real in parts])
+        inputs = np.concatenate([b.target.ids[row][real] for b, real in parts])
+        positions = np.concatenate([b.target.positions[row][real] for b, real in parts])
+        first = int(labels[0])
+        assert inputs.tolist() == [first - 1 if first > 10 else BOS_ID, *labels[:-1]]
+        assert positions.tolist() == list(range(len(labels))), "position 0 begins a stream"
+        streams.append(labels)
+    assert np.concatenate(streams).tolist() == ids.tolist()
+    assert max(map(len, streams)) - min(map(len, streams)) <= 1
+    for first, second in zip(*epochs):
+        assert np.array_equal(first.labels, second.labels)
+        assert np.array_equal(first.target.positions, second.target.positions)
+    real = sum(batch.weights.sum() for batch in epochs[0])
+    size = sum(batch.weights.size for batch in epochs[0])
+    assert text.pad_fraction(plan) == pytest.approx(1 - real / size, abs=1e-4)
+
+
+def test_streams_are_read_at_evaluation_as_one(corpus):
+    data = make(corpus, batching="streams")
+    batches = list(data.eval_batches("val"))
+    assert {batch.labels.shape for batch in batches} == {(1, 8)}
+    labels = np.concatenate([batch.labels[batch.weights > 0] for batch in batches])
+    positions = np.concatenate([batch.target.positions[batch.weights > 0] for batch in batches])
+    assert labels.tolist() == data.tokenized("val").target_ids.tolist()
+    assert positions.tolist() == list(range(len(labels)))
+
+
+def test_streams_shorter_than_a_row_are_refused(corpus):
+    text = ContiguousText(np.arange(10, 33), config(corpus, batching="streams"))
+    with pytest.raises(DataError, match="fewer than one batch"):
+        text.plan(rows_multiple=1, seed=0)
+
+
 def test_shapes_rows_and_meshes(corpus):
     data = make(corpus, num_rows=4)
     assert data.batch_shapes(2) == [(4, 0, 8)]

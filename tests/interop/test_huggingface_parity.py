@@ -20,7 +20,7 @@ from seqgen.models.config import (
 from seqgen.models.layer_stack import layer_list
 from seqgen.nn.masks import AttentionMask
 from seqgen.training.config import TrainConfig
-from seqgen.training.step import make_loss
+from seqgen.training.loss import make_loss
 from seqgen.types import BOS_ID, EOS_ID, PAD_ID, Batch, MaskedBatch, Sequences
 
 # What is compiled here runs once, so the compiler's own time is all that counts.

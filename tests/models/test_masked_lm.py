@@ -19,10 +19,11 @@ from seqgen.models.config import (
 )
 from seqgen.nn.dropout import make_key
 from seqgen.training.config import MeshConfig, OptimizerConfig, TrainConfig
+from seqgen.training.loss import make_loss
 from seqgen.training.optimizer import build_optimizer
 from seqgen.training.sharding import Layout
 from seqgen.training.state import abstract_state, init_state
-from seqgen.training.step import make_loss, make_train_step
+from seqgen.training.step import make_train_step
 from seqgen.types import MaskedBatch, Sequences
 
 # What is compiled here runs once, so the compiler's own time is all that counts.

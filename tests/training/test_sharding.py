@@ -19,10 +19,10 @@ from seqgen.models.config import (
 from seqgen.nn.dropout import make_key
 from seqgen.training.checkpoint import CheckpointStore
 from seqgen.training.config import MeshConfig, OptimizerConfig, TrainConfig
+from seqgen.training.loss import make_loss
 from seqgen.training.optimizer import build_optimizer
 from seqgen.training.sharding import Layout, mesh_rules, rows_multiple
 from seqgen.training.state import abstract_state, flatten, init_state, state_digest
-from seqgen.training.step import make_loss
 
 EIGHT = MeshConfig(data=2, fsdp=2, tensor=2)
 

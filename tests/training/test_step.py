@@ -9,6 +9,7 @@ from toy_training import toy_batch, toy_definition
 from seqgen.nn.dropout import make_key
 from seqgen.training.compilation import count_flops
 from seqgen.training.config import MeshConfig, OptimizerConfig, TrainConfig
+from seqgen.training.loss import make_eval_step, make_loss
 from seqgen.training.optimizer import build_optimizer
 from seqgen.training.sharding import Layout
 from seqgen.training.state import (
@@ -19,7 +20,7 @@ from seqgen.training.state import (
     snapshot,
     state_digest,
 )
-from seqgen.training.step import make_eval_step, make_loss, make_train_step, make_update
+from seqgen.training.step import make_train_step, make_update
 
 OPTIMIZER = OptimizerConfig(learning_rate=0.05, schedule="constant", clip_norm=1.0)
 # Its update is linear in the gradient; Adam's first one is the sign, which magnifies rounding.
@@ -33,12 +34,14 @@ def setup(
     optimizer_cfg=OPTIMIZER,
     dropout_rate=0.1,
     reports=None,
+    carry_rows=0,
     **options,
 ):
     train_cfg = TrainConfig(num_steps=50, loss_chunk_tokens=8, **options)
     definition = definition or toy_definition(dropout_rate=dropout_rate)
     optimizer = build_optimizer(optimizer_cfg, num_steps=50, axes=definition.axes)
     place = {"layout": Layout.of(mesh_cfg or MeshConfig()), "use_ema": train_cfg.ema_decay > 0}
+    place["carry_rows"] = carry_rows
     step = make_train_step(
         definition,
         optimizer,
