@@ -34,6 +34,7 @@ def check(cfg: Any) -> None:
     )
     _check_text(cfg)
     _check_contiguous(cfg)
+    _check_dialogue(cfg)
     _check_optimizer(cfg.optimizer)
     _check_loop(cfg)
 
@@ -152,6 +153,30 @@ def _check_contiguous(cfg: Any) -> None:
             "evaluation.metrics compares answers with references: text without sources has none",
             ("measured are", ", ".join(TEXT_METRICS)),
             ("choose", "evaluation.metrics=()"),
+        )
+
+
+def _check_dialogue(cfg: Any) -> None:
+    data = cfg.data
+    if data.source != "dialogue":
+        for field in ("speakers", "reply_speaker", "system_line"):
+            value = getattr(data, field)
+            if value != getattr(type(data), field) and data.source in SOURCE_NAMES:
+                _refuse(f"data.{field}={value!r} is for data.source=dialogue, not {data.source}")
+        return
+    if not data.speakers or len(set(data.speakers)) < len(data.speakers):
+        _refuse(f"data.speakers={','.join(data.speakers)!r}: name every speaker, each once")
+    if data.reply_speaker and data.reply_speaker not in data.speakers:
+        _refuse(
+            f"data.reply_speaker={data.reply_speaker} is not one of data.speakers",
+            ("they are", ", ".join(data.speakers)),
+        )
+    if not cfg.tokenizer.joint:
+        _refuse("dialogues have one vocabulary", ("choose", "tokenizer.joint=true"))
+    if cfg.decode.max_source_length < data.max_source_len:
+        _refuse(
+            f"decode.max_source_length={cfg.decode.max_source_length} would cut histories anywhere",
+            ("shorten by turns", f"data.max_source_len={data.max_source_len} and less"),
         )
 
 

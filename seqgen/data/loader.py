@@ -7,6 +7,7 @@ from seqgen.data import cache
 from seqgen.data.batching import BatchInfo, Shape, assemble, batch_info, slice_rows
 from seqgen.data.config import DataConfig
 from seqgen.data.contiguous import ContiguousText, TextSize, cut, eval_windows, text_shape
+from seqgen.data.dialogue_tokenizer import DialogueTokenizer
 from seqgen.data.sources import Pair, Source, make_pair
 from seqgen.data.token_cache import TokenizedSplit, read_all, tokenize_split
 from seqgen.data.tokenizer import utf8
@@ -93,6 +94,9 @@ class TextData:
                     "overlong": int(overlong(ids, self.cfg).sum()),
                 }
             )
+            if isinstance(self.source_tokenizer, DialogueTokenizer):
+                truncated = self.source_tokenizer.count_truncated(ids.source_ids)
+                self.report["splits"][split]["truncated_histories"] = truncated
         return self._tokenized[split]
 
     def train_batches(
@@ -181,8 +185,10 @@ class TextData:
         count = min(len(source), max_examples or len(source))
         pairs = [pair for chunk in read_all(source, count) for pair in chunk]
         case = str.lower if self.cfg.lowercase else str
+        # Of a dialogue, the names of the speakers stay as they are.
+        source_case = str if self.cfg.source == "dialogue" else case
         return [
-            make_pair(case(p["source"]), [*map(case, p.get("references", [p["target"]]))])
+            make_pair(source_case(p["source"]), [*map(case, p.get("references", [p["target"]]))])
             for p in pairs
         ]
 

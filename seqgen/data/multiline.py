@@ -25,6 +25,8 @@ class MultilineTokenizer:
       DataError: if `inner` cannot write a line end.
     """
 
+    multiline = True
+
     def __init__(self, inner: SavableTokenizer):
         self.inner = inner
         self.kind = inner.kind
