@@ -5,6 +5,7 @@ it). Details say what was typed, what was probably meant, and what to type next.
 """
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 _LABEL = 15  # width of the first column of an error's details
 
@@ -35,6 +36,11 @@ class ConfigError(SeqgenError, ValueError):
     """Bad usage or bad config value."""
 
     exit_code = 2
+
+
+def refuse(cause: str, *details: tuple[str, str]) -> NoReturn:
+    """Raise the ConfigError of a cause with (label, text) lines."""
+    raise ConfigError(cause, details=[labelled(label, text) for label, text in details])
 
 
 class DataError(SeqgenError, ValueError):

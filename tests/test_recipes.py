@@ -41,6 +41,23 @@ def corpus(tmp_path_factory) -> pathlib.Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def dialogues(tmp_path_factory) -> pathlib.Path:
+    """40 dialogues of four turns; who replies is called by both corpora's names in turn."""
+    folder = tmp_path_factory.mktemp("dialogues")
+    for speaker in ("assistant", "system"):
+        (folder / speaker).mkdir()
+        for split, size in (("train", 40), ("dev", 4), ("test", 4)):
+            said = ((WORDS[i % 6], WORDS[(i // 6 + i) % 6]) for i in range(size))
+            rows = (
+                {"turns": [{"speaker": s, "text": t} for s, t in zip(("user", speaker) * 2, texts)]}
+                for texts in ((a, f"{a}?", b, f"{b}!") for a, b in said)
+            )
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+            (folder / speaker / f"{split}.jsonl").write_text(text)
+    return folder
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_config_loads_and_says_its_command(path):
     config.load(spec_of(path))
@@ -48,10 +65,15 @@ def test_config_loads_and_says_its_command(path):
     assert text and f"--config={path.relative_to(ROOT)}" in text
 
 
-def train_tiny(path: pathlib.Path, corpus: pathlib.Path, workdir: pathlib.Path, *words: str):
+def train_tiny(path: pathlib.Path, corpora: tuple, workdir: pathlib.Path, *words: str):
+    corpus, dialogues = corpora
     overrides = ["--config.train.tensorboard=false", "--config.data.num_buckets=1", *words]
     if path.parent.name in ("translation", "language_model", "masked_lm", "summarisation"):
         overrides.append(f"--config.data.dir={corpus}")
+    if path.parent.name == "dialogue":
+        overrides.append(
+            f"--config.data.dir={dialogues / config.load(str(path)).data.reply_speaker}"
+        )
     cfg = config.load(spec_of(path, "tiny"), overrides)
     outcome = experiment.train(cfg, workdir)
     assert (outcome.status, outcome.step) == ("finished", cfg.train.num_steps)
@@ -61,18 +83,22 @@ def train_tiny(path: pathlib.Path, corpus: pathlib.Path, workdir: pathlib.Path, 
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_tiny_form_trains(path, corpus, tmp_path):
+def test_tiny_form_trains(path, corpus, dialogues, tmp_path):
     silent = ("--config.evaluation.metrics=", "--config.evaluation.num_samples=0")
-    rows = train_tiny(path, corpus, tmp_path, *silent, "--config.train.best_metric=eval/loss")
+    corpora = corpus, dialogues
+    rows = train_tiny(path, corpora, tmp_path, *silent, "--config.train.best_metric=eval/loss")
     assert rows[-1]["eval/loss"] > 0
 
 
 @pytest.mark.parametrize(
     "name",
-    ["quickstart", "translation/gru_bahdanau", "number_words/gpt", "summarisation/scitldr"],
+    [
+        *("quickstart", "translation/gru_bahdanau", "number_words/gpt", "summarisation/scitldr"),
+        "dialogue/coffee_gpt",
+    ],
 )
-def test_tiny_form_decodes_and_scores(name, corpus, tmp_path, capsys):
-    rows = train_tiny(ROOT / f"configs/{name}.py", corpus, tmp_path)
+def test_tiny_form_decodes_and_scores(name, corpus, dialogues, tmp_path, capsys):
+    rows = train_tiny(ROOT / f"configs/{name}.py", (corpus, dialogues), tmp_path)
     measured = json.loads((tmp_path / "config.json").read_text())["evaluation"]["metrics"]
     assert all(f"eval/{metric}" in rows[-1] for metric in measured)
     capsys.readouterr()

@@ -5,11 +5,13 @@ import dataclasses
 from seqgen.types import option
 
 TOKENIZER_KINDS = ("bpe", "unigram", "word", "char", "byte", "given")
-SOURCE_NAMES = ("text", "plain_text", "jsonl", "tfds", "number_words", "copy", "reverse", "sort")
+SOURCE_NAMES = (
+    *("text", "plain_text", "jsonl", "dialogue", "tfds", "number_words"),
+    *("copy", "reverse", "sort"),
+)
 CONTIGUOUS = ("blocks", "streams")
 OBJECTIVES = ("causal", "masked", "span_corruption", "denoising", "prefix")
 NUM_SENTINELS = 100
-NUM_MARKS = {"masked": 1, "denoising": 1, "span_corruption": NUM_SENTINELS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,9 +85,13 @@ class ObjectiveConfig:
     )
 
     @property
-    def num_marks(self) -> int:
-        """Ids that it needs behind the tokenizer's own: a mask, or T5's sentinels."""
-        return NUM_MARKS.get(self.name, 0)
+    def marks(self) -> tuple[str, ...] | None:
+        """Control tokens that it needs: a mask, or T5's sentinels; None = as text has them."""
+        if self.name == "causal":
+            return None
+        if self.name == "span_corruption":
+            return tuple(f"sentinel:{number}" for number in range(NUM_SENTINELS))
+        return () if self.name == "prefix" else ("mask",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +105,8 @@ class DataConfig:
         help="kind of corpus; `module:name` is a function from DataConfig to {split: Source}",
     )
     dir: str = option(
-        "", help="text, plain_text, jsonl: the corpus directory; tfds: a prepared data set"
+        "",
+        help="text, plain_text, jsonl, dialogue: the corpus directory; tfds: a prepared data set",
     )
     source_lang: str = option("en", help="language (file ending) of the input side")
     target_lang: str = option("de", help="language (file ending) of the output side")
@@ -117,10 +124,24 @@ class DataConfig:
     references_field: str = option(
         "", help="jsonl: field of further texts to score against, a list, in lines that have it"
     )
+    speakers: tuple[str, ...] = option(
+        ("user", "assistant"),
+        help="dialogue: the names of the speakers in the corpus; each gets a control token",
+    )
+    reply_speaker: str = option(
+        "", help="dialogue: whose turns are learnt and generated; empty = every turn"
+    )
+    system_line: str = option(
+        "", help="dialogue: text that stands before every history and is never left out"
+    )
     lowercase: bool = option(False, help="lower-case the corpus, and text given later")
 
     max_source_len: int = option(
-        256, minimum=2, maximum=65_536, help="longest source in tokens, EOS included"
+        256,
+        minimum=2,
+        maximum=65_536,
+        help="longest source in tokens, EOS included; a longer "
+        "history of a dialogue loses its oldest turns",
     )
     max_target_len: int = option(
         256, minimum=2, maximum=65_536, help="longest target in tokens, EOS included"

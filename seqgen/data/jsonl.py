@@ -70,6 +70,23 @@ def read_objects(
     Raises:
       DataError: naming file and line, for anything but an object with both fields as text.
     """
+    for where, item in read_items(path):
+        source = _value(item, fields[0], where=where, option="source_field")
+        target = _value(item, fields[1], where=where, option="target_field")
+        more = item.get(references_field, []) if references_field else []
+        texts = [
+            *_texts(target, fields[1], where=where),
+            *(_texts(more, references_field, where=where) if more else []),
+        ]
+        yield make_pair(_text(source, fields[0], where=where), list(dict.fromkeys(texts)))
+
+
+def read_items(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a file in order, each with 'FILE line N' for errors.
+
+    Raises:
+      DataError: naming file and line, for anything but an object.
+    """
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():  # such as a blank line at the end
             continue
@@ -80,14 +97,7 @@ def read_objects(
             raise DataError(f"{where} is not JSON", details=[str(error)]) from error
         if not isinstance(item, dict):
             raise DataError(f"{where} is not a JSON object but {type(item).__name__}")
-        source = _value(item, fields[0], where=where, option="source_field")
-        target = _value(item, fields[1], where=where, option="target_field")
-        more = item.get(references_field, []) if references_field else []
-        texts = [
-            *_texts(target, fields[1], where=where),
-            *(_texts(more, references_field, where=where) if more else []),
-        ]
-        yield make_pair(_text(source, fields[0], where=where), list(dict.fromkeys(texts)))
+        yield where, item
 
 
 def _value(item: dict[str, Any], field: str, *, where: str, option: str) -> Any:

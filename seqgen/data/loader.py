@@ -7,7 +7,8 @@ from seqgen.data import cache
 from seqgen.data.batching import BatchInfo, Shape, assemble, batch_info, slice_rows
 from seqgen.data.config import DataConfig
 from seqgen.data.contiguous import ContiguousText, TextSize, cut, eval_windows, text_shape
-from seqgen.data.multiline import MultilineTokenizer
+from seqgen.data.control_tokens import ControlTokenizer
+from seqgen.data.dialogue_tokenizer import DialogueTokenizer
 from seqgen.data.objectives import PretrainingText
 from seqgen.data.sources import Pair, Source, make_pair
 from seqgen.data.token_cache import TokenizedSplit, read_all, tokenize_split
@@ -95,6 +96,9 @@ class TextData:
                     "overlong": int(overlong(ids, self.cfg).sum()),
                 }
             )
+            if isinstance(self.source_tokenizer, DialogueTokenizer):
+                truncated = self.source_tokenizer.count_truncated(ids.source_ids)
+                self.report["splits"][split]["truncated_histories"] = truncated
         return self._tokenized[split]
 
     def train_batches(
@@ -161,7 +165,7 @@ class TextData:
         if not count:
             return
         if self.cfg.contiguous and self.cfg.objective.name != "causal":
-            text = PretrainingText(ids, self.cfg, self._multiline(), count=count, held_out=True)
+            text = PretrainingText(ids, self.cfg, self._marking(), count=count, held_out=True)
             yield from text.eval_batches(rows_multiple)
             return
         if self.cfg.contiguous:
@@ -188,8 +192,10 @@ class TextData:
         count = min(len(source), max_examples or len(source))
         pairs = [pair for chunk in read_all(source, count) for pair in chunk]
         case = str.lower if self.cfg.lowercase else str
+        # Of a dialogue, the names of the speakers stay as they are.
+        source_case = str if self.cfg.source == "dialogue" else case
         return [
-            make_pair(case(p["source"]), [*map(case, p.get("references", [p["target"]]))])
+            make_pair(source_case(p["source"]), [*map(case, p.get("references", [p["target"]]))])
             for p in pairs
         ]
 
@@ -231,7 +237,7 @@ class TextData:
             elif self.cfg.objective.name == "causal":
                 self._training = ContiguousText(ids.target_ids, self.cfg)
             else:
-                self._training = PretrainingText(ids, self.cfg, self._multiline())
+                self._training = PretrainingText(ids, self.cfg, self._marking())
             self.report["splits"]["train"].update(self._training.counts)
         plan = self._training.plan(rows_multiple=rows_multiple, seed=seed)
         self.report["batches"] = {
@@ -241,8 +247,8 @@ class TextData:
         }
         return self._training, plan
 
-    def _multiline(self) -> MultilineTokenizer:
-        assert isinstance(self.target_tokenizer, MultilineTokenizer), "text without sources has it"
+    def _marking(self) -> ControlTokenizer:
+        assert isinstance(self.target_tokenizer, ControlTokenizer), "objectives have marks"
         return self.target_tokenizer
 
     def _sample(self, example: int, side: int, seed: int) -> list[int]:

@@ -7,8 +7,8 @@ import numpy as np
 
 from seqgen.data.batching import Shape, empty_sequences
 from seqgen.data.config import DataConfig
+from seqgen.data.control_tokens import ControlTokenizer
 from seqgen.data.masking import MaskedRow, MaskRules, mask_tokens
-from seqgen.data.multiline import MultilineTokenizer
 from seqgen.data.word_starts import find_word_starts, starts_of_words
 from seqgen.types import BOS_ID, MaskedBatch
 
@@ -35,7 +35,7 @@ class MaskedRows:
       max_places: most tokens that are hidden in a row.
     """
 
-    def __init__(self, cfg: DataConfig, tokenizer: MultilineTokenizer):
+    def __init__(self, cfg: DataConfig, tokenizer: ControlTokenizer):
         rules = cfg.objective
         mask_id = tokenizer.mark_ids[0]
         self._rules = MaskRules(

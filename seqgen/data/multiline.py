@@ -19,29 +19,24 @@ class MultilineTokenizer:
     A word has the same pieces at the start of a line as inside one, a line end is one id, and the
     ids of a text are those of its lines one after the other.
 
-    Attributes:
-      drops_line_space: where a line begins, decoding takes a space off its first piece.
-
     Args:
       inner: cuts one line; the last id that it gives for a line end stands for it.
-      num_marks: ids behind the inner tokenizer's that no text gives and none shows, such as that of
-        a mask.
 
     Attributes:
       line_end_id: stands for a line end.
-      mark_ids: the marks.
+      drops_line_space: where a line begins, decoding takes a space off its first piece.
 
     Raises:
       DataError: if `inner` cannot write a line end.
     """
 
-    def __init__(self, inner: SavableTokenizer, *, num_marks: int = 0):
+    multiline = True
+
+    def __init__(self, inner: SavableTokenizer):
         self.inner = inner
         self.kind = inner.kind
-        self.vocab_size = inner.vocab_size + num_marks
-        self.mark_ids = range(inner.vocab_size, self.vocab_size)
-        marks = [num_marks] if num_marks else []
-        self.fingerprint = cache.digest_json(["multiline", inner.fingerprint, *marks])
+        self.vocab_size = inner.vocab_size
+        self.fingerprint = cache.digest_json(["multiline", inner.fingerprint])
         self.options = getattr(inner, "options", {})
         found = inner.encode(LINE_END)
         if inner.decode(found[-1:]) != LINE_END:
@@ -81,7 +76,7 @@ class MultilineTokenizer:
 
     def piece_bytes(self, token_id: int) -> bytes:
         """What a token adds to a line, or the line end that it is, in UTF-8."""
-        if token_id == self._line_end:
+        if token_id == self.line_end_id:
             return utf8(LINE_END)
         return self.inner.piece_bytes(token_id)
 

@@ -15,9 +15,9 @@ from seqgen.data import order
 from seqgen.data.batching import Shape, assemble, batch_info
 from seqgen.data.config import DataConfig
 from seqgen.data.contiguous import text_shape
+from seqgen.data.control_tokens import ControlTokenizer
 from seqgen.data.corruption import corrupt_spans, denoise, span_counts
 from seqgen.data.masked_rows import MaskedRows, PairText, assemble_masked
-from seqgen.data.multiline import MultilineTokenizer
 from seqgen.data.sentence_pairs import SentencePairs
 from seqgen.data.token_cache import TokenizedSplit
 from seqgen.errors import DataError
@@ -71,7 +71,7 @@ class PretrainingText:
         self,
         ids: TokenizedSplit,
         cfg: DataConfig,
-        tokenizer: MultilineTokenizer,
+        tokenizer: ControlTokenizer,
         *,
         count: int | None = None,
         held_out: bool = False,

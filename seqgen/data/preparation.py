@@ -1,18 +1,23 @@
 """From a config to `TextData`: the corpus opened, its tokenizers made or loaded, its ids cached."""
 
 import dataclasses
+import functools
+import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from seqgen.data import cache
+from seqgen.data.chat_template import ChatTemplate
 from seqgen.data.config import DataConfig, TokenizerConfig
+from seqgen.data.dialogue import tokenizer_texts
 from seqgen.data.loader import Report, TextData
 from seqgen.data.sources import Source, open_splits
 from seqgen.data.token_cache import read_all
 from seqgen.data.tokenizer_store import (
     TOKENIZER_JSON,
     Tokenizers,
+    build_dialogue_tokenizers,
     build_multiline_tokenizers,
     build_tokenizers,
     load_tokenizers,
@@ -79,13 +84,16 @@ def _tokenizers(
         if settings[field] and Path(settings[field]).is_file():
             settings[field] = cache.digest_file(Path(settings[field]))
     learnt = tokenizer_cfg.kind not in ("byte", "given")
+    template = ChatTemplate.of(cfg) if cfg.source == "dialogue" else None
+    marks = cfg.objective.marks if cfg.contiguous else None
     made_from = cache.digest_json(
         [
             settings,
             cfg.lowercase,
             [train.fingerprint, count] if learnt else None,
             *(["multiline"] if cfg.contiguous else []),
-            *([cfg.objective.num_marks] if cfg.objective.num_marks else []),
+            *([marks] if marks is not None else []),
+            *([dataclasses.asdict(template)] if template else []),
         ]
     )
     directory = None if workdir is None else Path(workdir) / "tokenizer"
@@ -109,7 +117,14 @@ def _tokenizers(
                 tokenizer_cfg,
                 texts=texts("target"),
                 lowercase=cfg.lowercase,
-                num_marks=cfg.objective.num_marks,
+                marks=marks,
+            )
+        elif template:
+            made = build_dialogue_tokenizers(
+                tokenizer_cfg,
+                texts=functools.partial(_turns, train, count, template),
+                template=template,
+                lowercase=cfg.lowercase,
             )
         else:
             made = build_tokenizers(
@@ -132,3 +147,8 @@ def _tokenizers(
             directory, lambda target: shutil.copytree(cached, target, dirs_exist_ok=True) and None
         )
     return tokenizers
+
+
+def _turns(train: Source, count: int, template: ChatTemplate) -> Iterator[str]:
+    """What the vocabulary of dialogues is learnt from."""
+    return tokenizer_texts(itertools.chain.from_iterable(read_all(train, count)), template)

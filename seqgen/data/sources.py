@@ -58,6 +58,7 @@ BUILTIN_SOURCES: dict[str, OpenSplits] = {
     "text": _late("text_files", "open_text"),
     "plain_text": _late("plain_text", "open_plain_text"),
     "jsonl": _late("jsonl", "open_jsonl"),
+    "dialogue": _late("dialogue", "open_dialogue"),
     "tfds": _late("tfds_datasets", "open_tfds"),
     "number_words": _late("number_words", "open_number_words"),
     "copy": _late("algorithmic", "open_algorithmic"),

@@ -1,12 +1,15 @@
 """Making, saving and loading the tokenizers of a run, whatever their kind."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from seqgen.data import cache
+from seqgen.data.chat_template import ChatTemplate
 from seqgen.data.config import TokenizerConfig
+from seqgen.data.control_tokens import ControlTokenizer
+from seqgen.data.dialogue_tokenizer import DialogueTokenizer
 from seqgen.data.multiline import LINE_END, MultilineTokenizer
 from seqgen.data.tokenizer import ByteTokenizer, SavableTokenizer, TableTokenizer, build_table
 from seqgen.errors import DataError
@@ -16,7 +19,11 @@ TOKENIZER_JSON = "tokenizer.json"
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizers:
-    """The tokenizers of the two sides: the same object if joint."""
+    """The tokenizers of the two sides.
+
+    They are one object if joint, but for dialogues: there the source's reads histories in the
+    vocabulary of the target's.
+    """
 
     source: SavableTokenizer
     target: SavableTokenizer
@@ -24,7 +31,10 @@ class Tokenizers:
     @property
     def joint(self) -> bool:
         """One vocabulary for both sides."""
-        return self.source.fingerprint == self.target.fingerprint
+        source, target = (
+            getattr(side, "vocabulary", side.fingerprint) for side in (self.source, self.target)
+        )
+        return source == target
 
 
 def build_tokenizers(
@@ -80,13 +90,13 @@ def build_multiline_tokenizers(
     *,
     texts: Callable[[], Iterable[str]],
     lowercase: bool = False,
-    num_marks: int = 0,
+    marks: Sequence[str] | None = None,
 ) -> Tokenizers:
     """The one tokenizer of text without sources; see `build_tokenizers`.
 
     Args:
       texts: gives the training text line by line, each with its line end.
-      num_marks: ids beside `cfg.vocab_size` that no text gives; see `MultilineTokenizer`.
+      marks: names of control tokens beside `cfg.vocab_size`; None = a tokenizer without them.
 
     Raises:
       DataError: also if it could not write a line end.
@@ -106,8 +116,30 @@ def build_multiline_tokenizers(
         one = build_tokenizers(
             cfg, source_texts=parts, target_texts=lambda: (), lowercase=lowercase
         ).target
-    one = MultilineTokenizer(one, num_marks=num_marks)
+    one = MultilineTokenizer(one)
+    if marks is not None:
+        one = ControlTokenizer(one, marks)
     return Tokenizers(one, one)
+
+
+def build_dialogue_tokenizers(
+    cfg: TokenizerConfig,
+    *,
+    texts: Callable[[], Iterable[str]],
+    template: ChatTemplate,
+    lowercase: bool = False,
+) -> Tokenizers:
+    """One vocabulary with the template's control tokens: histories one side, replies the other.
+
+    Args:
+      texts: of turns, in a fixed order.
+
+    Raises:
+      DataError: also if the template has no room for a turn; see `build_tokenizers`.
+    """
+    made = build_tokenizers(cfg, source_texts=texts, target_texts=lambda: (), lowercase=lowercase)
+    replies = ControlTokenizer(made.target, template.control_names)
+    return Tokenizers(DialogueTokenizer(replies, template), replies)
 
 
 def save_tokenizers(tokenizers: Tokenizers, directory: Path, *, made_from: str) -> None:
@@ -124,14 +156,14 @@ def save_tokenizers(tokenizers: Tokenizers, directory: Path, *, made_from: str) 
         name = f"{stem}{suffix}"
         tokenizer.save(directory / name)
         entries[side] = {
-            "multiline": isinstance(tokenizer, MultilineTokenizer),
-            "num_marks": len(getattr(tokenizer, "mark_ids", ())),
+            "multiline": getattr(tokenizer, "multiline", False),
             "kind": tokenizer.kind,
             "file": name,
             "file_digest": cache.digest_file(directory / name),
             "fingerprint": tokenizer.fingerprint,
             "vocab_size": tokenizer.vocab_size,
             "options": getattr(tokenizer, "options", {}),
+            **getattr(tokenizer, "record", {}),
         }
     cache.write_json(
         directory / TOKENIZER_JSON,
@@ -147,7 +179,7 @@ def load_tokenizers(directory: Path) -> Tokenizers:
     """
     record = read_record(directory)
     source = _load(Path(directory), record["source"])
-    if record["joint"]:
+    if record["source"] == record["target"]:
         return Tokenizers(source, source)
     return Tokenizers(source, _load(Path(directory), record["target"]))
 
@@ -185,8 +217,13 @@ def _load(directory: Path, entry: dict[str, Any]) -> Any:
             one = ByteTokenizer(lowercase=fields["lowercase"])
         else:
             one = TableTokenizer(fields.pop("pieces"), **fields)
-        if not entry.get("multiline"):
-            return one
-        return MultilineTokenizer(one, num_marks=entry.get("num_marks", 0))
+        if entry.get("multiline"):
+            one = MultilineTokenizer(one)
+        if "controls" in entry:
+            one = ControlTokenizer(one, entry["controls"])
+        if "dialogue" in entry:
+            options = {**entry["dialogue"], "speakers": tuple(entry["dialogue"]["speakers"])}
+            one = DialogueTokenizer(one, ChatTemplate(**options))
+        return one
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"cannot load a tokenizer of {directory}", details=[str(error)]) from error

@@ -6,7 +6,7 @@ building a model checks again, with the vocabularies and with encoders of the us
 
 from typing import Any
 
-from seqgen.errors import ConfigError, labelled
+from seqgen.errors import refuse
 from seqgen.models.config import (
     EncodedDims,
     ModelConfig,
@@ -47,7 +47,7 @@ def check_model(
             both = max_source_len + max_target_len
             longest_row = ("data.max_source_len + data.max_target_len", both)
     elif config.tie_embeddings == "all" and source_vocab_size != target_vocab_size:
-        _refuse(
+        refuse(
             "model.tie_embeddings=all needs one joint vocabulary",
             ("source", f"{source_vocab_size} tokens"),
             ("target", f"{target_vocab_size} tokens"),
@@ -76,13 +76,13 @@ def check_reads_sources(config: ModelConfig) -> None:
       ConfigError: it has no encoder, and its rows hold no sources either; or it has no decoder.
     """
     if isinstance(config.decoder, NoDecoderConfig):
-        _refuse(
+        refuse(
             "model.decoder.kind=none: a masked language model has no place for pairs",
             ("choose", "a decoder, such as model.decoder.kind=transformer"),
             ("or", "text without sources: data.source=plain_text, data.objective.name=masked"),
         )
     if isinstance(config.encoder, NoEncoderConfig) and not config.encoder.source_prefix:
-        _refuse(
+        refuse(
             "model.encoder.kind=none: a language model has no place for the sources of pairs",
             ("either", "model.encoder.source_prefix=true puts source and target into one row"),
             ("or", "choose an encoder, such as model.encoder.kind=transformer"),
@@ -97,7 +97,7 @@ def check_carries_state(decoder: Any) -> None:
       ConfigError: it has no `init_carry`.
     """
     if not hasattr(decoder, "init_carry"):
-        _refuse(
+        refuse(
             "data.batching=streams carries a recurrent state from batch to batch, and this decoder "
             "has none",
             ("decoder", type(decoder).__name__),
@@ -108,13 +108,13 @@ def check_carries_state(decoder: Any) -> None:
 
 def _check_no_encoder(config: ModelConfig, source_vocab: Any, target_vocab: Any) -> None:
     if config.tie_embeddings == "all":
-        _refuse(
+        refuse(
             "model.tie_embeddings=all shares the encoder's embedding, and there is no encoder",
             ("choose", "model.tie_embeddings=target_output, or none"),
         )
     assert isinstance(config.encoder, NoEncoderConfig)
     if config.encoder.source_prefix and source_vocab != target_vocab:
-        _refuse(
+        refuse(
             "model.encoder.source_prefix=true needs one joint vocabulary",
             ("source", f"{source_vocab} tokens"),
             ("target", f"{target_vocab} tokens"),
@@ -124,13 +124,13 @@ def _check_no_encoder(config: ModelConfig, source_vocab: Any, target_vocab: Any)
 
 def _check_no_decoder(config: ModelConfig) -> None:
     if isinstance(config.encoder, NoEncoderConfig):
-        _refuse(
+        refuse(
             "model.encoder.kind=none and model.decoder.kind=none: there is no model left",
             ("either", "model.encoder.kind=transformer: a masked language model"),
             ("or", "model.decoder.kind=transformer: a causal one"),
         )
     if config.tie_embeddings == "all":
-        _refuse(
+        refuse(
             "model.tie_embeddings=all shares the decoder's embedding, and there is no decoder",
             ("choose", "model.tie_embeddings=target_output, or none"),
         )
@@ -166,7 +166,7 @@ def check_recurrent_decoder(decoder: RecurrentDecoderConfig, encoded: EncodedDim
     """
     cell = build_cell(decoder.cell or decoder.kind)
     if decoder.weight_dropout_rate and isinstance(cell, LinearCell):
-        _refuse(
+        refuse(
             f"model.decoder.weight_dropout_rate={decoder.weight_dropout_rate:g} drops weights of "
             "recurrent kernels, and this cell has none",
             ("now", f"model.decoder.kind={decoder.kind}"),
@@ -176,18 +176,18 @@ def check_recurrent_decoder(decoder: RecurrentDecoderConfig, encoded: EncodedDim
         _check_decoder_alone(decoder)
         return
     if decoder.attention == "none" and decoder.input_feeding:
-        _refuse(
+        refuse(
             "model.decoder.input_feeding feeds the attentional state back, but there is none",
             ("either", "choose model.decoder.attention, or input_feeding=false"),
             ("perhaps", "context_every_step=true: the encoder's summary at every step"),
         )
     if decoder.attention != "none" and decoder.context_every_step:
-        _refuse(
+        refuse(
             "model.decoder.context_every_step is for decoders without attention",
             ("now", f"model.decoder.attention={decoder.attention}"),
         )
     if decoder.attention == "none" and decoder.bridge == "zero" and not decoder.context_every_step:
-        _refuse(
+        refuse(
             "nothing of the source reaches the decoder",
             ("now", "model.decoder.attention=none, bridge=zero, context_every_step=false"),
             ("choose", "bridge=dense, context_every_step=true, or an attention"),
@@ -195,7 +195,7 @@ def check_recurrent_decoder(decoder: RecurrentDecoderConfig, encoded: EncodedDim
     if encoded is None:
         return
     if decoder.attention == "luong_dot" and encoded.memory != decoder.hidden_dim:
-        _refuse(
+        refuse(
             "model.decoder.attention=luong_dot needs states as wide as the encoder's memory",
             ("encoder", f"memory {encoded.memory} wide"),
             ("decoder", f"model.decoder.hidden_dim={decoder.hidden_dim}"),
@@ -215,7 +215,7 @@ def _check_decoder_alone(decoder: RecurrentDecoderConfig) -> None:
     given = {name: getattr(decoder, name) for name in without}
     wrong = [name for name, value in without.items() if given[name] != value]
     if wrong:
-        _refuse(
+        refuse(
             "model.decoder reads an encoder, and model.encoder.kind=none",
             ("now", ", ".join(f"{name}={_typed(given[name])}" for name in wrong)),
             ("choose", ", ".join(f"model.decoder.{n}={_typed(without[n])}" for n in wrong)),
@@ -228,13 +228,13 @@ def _typed(value: Any) -> str:
 
 def _check_copy_bridge(decoder: RecurrentDecoderConfig, encoded: EncodedDims) -> None:
     if not encoded.states:
-        _refuse(
+        refuse(
             "model.decoder.bridge=copy needs a recurrent encoder: a Transformer has no last state",
             ("choose", "model.decoder.bridge=dense or zero"),
         )
     if encoded.states != (decoder.hidden_dim,) * decoder.num_layers:
         width = encoded.states[0]
-        _refuse(
+        refuse(
             "model.decoder.bridge=copy needs the same layers and widths on both sides",
             ("encoder", f"{len(encoded.states)} layers, states {width} wide (both directions)"),
             ("decoder", f"{decoder.num_layers} layers, {decoder.hidden_dim} wide"),
@@ -242,7 +242,7 @@ def _check_copy_bridge(decoder: RecurrentDecoderConfig, encoded: EncodedDims) ->
         )
     if has_cell_state(decoder) != encoded.has_cell:
         sides = ("encoder", "decoder") if encoded.has_cell else ("decoder", "encoder")
-        _refuse(
+        refuse(
             "model.decoder.bridge=copy: lstm, sru and ssru have a cell state, other cells none",
             ("now", "the {} has one, the {} has none".format(*sides)),
             ("choose", "the same kind on both sides, or model.decoder.bridge=dense"),
@@ -251,13 +251,13 @@ def _check_copy_bridge(decoder: RecurrentDecoderConfig, encoded: EncodedDims) ->
 
 def _check_heads(where: str, part: Any, width: int) -> None:
     if width % part.num_heads:
-        _refuse(
+        refuse(
             f"{where}.num_heads={part.num_heads} does not divide model.embed_dim={width}",
             ("choose", f"one of {', '.join(map(str, _divisors(width)))}"),
         )
     groups = part.num_kv_heads
     if groups is not None and part.num_heads % groups:
-        _refuse(
+        refuse(
             f"{where}.num_kv_heads={groups} does not divide {where}.num_heads={part.num_heads}",
             ("choose", f"one of {', '.join(map(str, _divisors(part.num_heads)))}, or none"),
         )
@@ -265,15 +265,15 @@ def _check_heads(where: str, part: Any, width: int) -> None:
 
 def _check_positions(where: str, part: Any, width: int, longest: tuple[str, int]) -> None:
     if part.positions == "rotary" and (width // part.num_heads) % 2:
-        _refuse(
+        refuse(
             f"rotary positions need an even head width, not {width // part.num_heads}",
             ("head width", f"model.embed_dim={width} / {where}.num_heads={part.num_heads}"),
         )
     if part.positions == "sinusoidal" and width % 2:
-        _refuse(f"sinusoidal positions need an even model.embed_dim, not {width}")
+        refuse(f"sinusoidal positions need an even model.embed_dim, not {width}")
     field, length = longest
     if part.positions == "learned" and part.max_positions < length:
-        _refuse(
+        refuse(
             f"{where}.max_positions={part.max_positions} is less than {field}={length}",
             ("either", f"raise {where}.max_positions, or lower {field}"),
             ("or", f"{where}.positions=sinusoidal, which has no limit"),
@@ -282,7 +282,3 @@ def _check_positions(where: str, part: Any, width: int, longest: tuple[str, int]
 
 def _divisors(number: int) -> list[int]:
     return [d for d in range(1, min(number, 128) + 1) if number % d == 0]
-
-
-def _refuse(cause: str, *details: tuple[str, str]) -> None:
-    raise ConfigError(cause, details=[labelled(label, text) for label, text in details])

@@ -6,6 +6,7 @@ import pytest
 
 from seqgen.data import DataConfig, TokenizerConfig, load_tokenizers, prepare
 from seqgen.data.config import ObjectiveConfig
+from seqgen.data.control_tokens import ControlTokenizer
 from seqgen.data.corruption import restore_spans
 from seqgen.data.multiline import MultilineTokenizer
 from seqgen.data.tokenizer import ByteTokenizer
@@ -111,7 +112,7 @@ def test_masks_keep_the_rate_differ_by_epoch_and_leave_the_text(folder):
 
 
 def test_words_are_hidden_whole_for_tokens_of_bytes():
-    tokenizer = MultilineTokenizer(ByteTokenizer(), num_marks=1)
+    tokenizer = ControlTokenizer(MultilineTokenizer(ByteTokenizer()), ["mask"])
     ids = np.array([BOS_ID, *tokenizer.encode("zwei ça\nva ")])
     starts = starts_of_words(ids, find_word_starts(tokenizer), line_end_id=tokenizer.line_end_id)
     # "zwei" begins the row (the mask rules see to that), " ça" has a letter of two bytes

@@ -1,0 +1,213 @@
+"""What a corpus needs of model and tokenizer, and what of their options would be left unread."""
+
+from typing import Any
+
+from seqgen.data.config import CONTIGUOUS, NUM_SENTINELS, OBJECTIVES, SOURCE_NAMES
+from seqgen.errors import refuse
+
+LOSS_METRICS = ("loss", "perplexity", "token_accuracy")
+TEXT_METRICS = (*LOSS_METRICS, "bits_per_byte", "bits_per_char")  # of text without sources
+PAIR_METRICS = ("next_sentence_loss", "next_sentence_accuracy")
+
+
+def check_corpus(cfg: Any) -> None:
+    """Refuse what the data of an experiment cannot be learnt by.
+
+    Args:
+      cfg: a `seqgen.config.Config`.
+
+    Raises:
+      ConfigError: the first contradiction, with the fields concerned and what to change.
+    """
+    _check_sides(cfg)
+    _check_contiguous(cfg)
+    _check_objective(cfg)
+    _check_dialogue(cfg)
+
+
+def _check_sides(cfg: Any) -> None:
+    data, tokenizer = cfg.data, cfg.tokenizer
+    kinds = {"encoder": cfg.model.encoder.kind, "decoder": cfg.model.decoder.kind}
+    others = ("transformer", "none")
+    recurrent = [f"model.{name}.kind={kind}" for name, kind in kinds.items() if kind not in others]
+    has_prefix = getattr(cfg.model.encoder, "source_prefix", False)
+    if data.batching == "packing" and has_prefix:
+        refuse(
+            "model.encoder.source_prefix=true makes one row of each pair: packing has no place",
+            ("choose", "data.batching=buckets"),
+        )
+    if has_prefix and not tokenizer.joint:
+        refuse(
+            "model.encoder.source_prefix=true needs one vocabulary for both sides",
+            ("choose", "tokenizer.joint=true"),
+        )
+    if data.batching == "packing" and recurrent:
+        refuse(
+            "packing is for Transformers: a recurrent state would run from one pair into the next",
+            ("now", ", ".join(recurrent)),
+            ("choose", "data.batching=buckets"),
+        )
+    if cfg.model.tie_embeddings == "all" and not tokenizer.joint:
+        refuse(
+            "model.tie_embeddings=all needs one vocabulary for both sides",
+            ("either", "tokenizer.joint=true, or model.tie_embeddings=target_output"),
+        )
+    if tokenizer.kind == "given" and not tokenizer.path:
+        refuse(
+            "tokenizer.kind=given needs tokenizer.path, a SentencePiece .model file",
+            ("or", "tokenizer.kind=bpe trains one on the corpus"),
+        )
+    if tokenizer.sampling_alpha and tokenizer.kind not in ("bpe", "unigram", "given"):
+        refuse(
+            f"tokenizer.sampling_alpha has no meaning for tokenizer.kind={tokenizer.kind}",
+            ("choose", "tokenizer.sampling_alpha=0, or kind bpe or unigram"),
+        )
+    if data.min_length > data.max_length:
+        refuse(f"data.min_length={data.min_length} is above data.max_length={data.max_length}")
+
+
+def _check_contiguous(cfg: Any) -> None:
+    """Text without sources: what it needs, and what it would leave unread."""
+    data, mesh = cfg.data, cfg.mesh
+    if data.source == "plain_text" and not data.contiguous:
+        refuse(
+            f"data.batching={data.batching} is for pairs, and data.source=plain_text has none",
+            ("choose", f"data.batching={' or '.join(CONTIGUOUS)}"),
+        )
+    if not data.contiguous:
+        return
+    now = ("now", f"data.batching={data.batching}")
+    if data.source in SOURCE_NAMES and data.source != "plain_text":
+        refuse(
+            f"data.source={data.source} gives pairs, and {now[1]} is for text without sources",
+            ("choose", "data.batching=buckets or packing"),
+        )
+    if cfg.model.encoder.kind != "none" and data.objective.name == "causal":
+        refuse(
+            f"model.encoder.kind={cfg.model.encoder.kind} has nothing to read: the data is text "
+            "without sources",
+            now,
+            ("choose", "model.encoder.kind=none"),
+            ("or", f"data.objective.name={' or '.join(OBJECTIVES[1:])}"),
+        )
+    if data.streams:
+        _check_streams(cfg)
+    if not cfg.tokenizer.joint:
+        refuse("text without sources has one vocabulary", ("choose", "tokenizer.joint=true"))
+    if cfg.tokenizer.sampling_alpha:
+        refuse("tokenizer.sampling_alpha is for pairs: text without sources is cut once", now)
+    if data.num_rows % (mesh.data * mesh.fsdp):
+        refuse(
+            f"data.num_rows={data.num_rows} does not divide over mesh.data * mesh.fsdp = "
+            f"{mesh.data * mesh.fsdp} devices"
+        )
+    if cfg.evaluation.metrics not in ((), type(cfg.evaluation).metrics):
+        refuse(
+            "evaluation.metrics compares answers with references: text without sources has none",
+            ("measured are", ", ".join(text_metrics(cfg))),
+            ("choose", "evaluation.metrics=()"),
+        )
+
+
+def _check_streams(cfg: Any) -> None:
+    """State that goes on from batch to batch: who has one, and what would tear it."""
+    if cfg.model.decoder.kind == "transformer":
+        refuse(
+            "data.batching=streams carries a recurrent state from batch to batch, and "
+            "model.decoder.kind=transformer has none",
+            ("either", "data.batching=blocks"),
+            ("or", "a recurrent decoder, such as model.decoder.kind=lstm"),
+        )
+    if cfg.train.accumulation_steps > 1:
+        refuse(
+            "data.batching=streams makes an update of every batch",
+            ("now", f"train.accumulation_steps={cfg.train.accumulation_steps}"),
+            ("choose", "train.accumulation_steps=1, and a larger data.num_rows"),
+        )
+
+
+def _check_objective(cfg: Any) -> None:
+    """What a pre-training objective needs of the model, and what it would leave unread."""
+    objective, decoder = cfg.data.objective, cfg.model.decoder
+    name = objective.name
+    readers = {
+        "rate": ("masked", "span_corruption", "denoising"),
+        "mean_span_length": ("span_corruption", "denoising"),
+        "unit": ("masked",),
+        "pairs": ("masked",),
+    }
+    for field, names in readers.items():
+        value = getattr(objective, field)
+        if value != getattr(type(objective), field) and name not in names:
+            refuse(
+                f"data.objective.{field}={value} would be ignored by data.objective.name={name}",
+                ("it is read by", ", ".join(names)),
+            )
+    if name == "causal":
+        return
+    now = ("now", f"model.encoder.kind={cfg.model.encoder.kind}, decoder.kind={decoder.kind}")
+    if not cfg.data.contiguous:
+        refuse(
+            f"data.objective.name={name} is learnt of text without sources",
+            ("choose", "data.source=plain_text, data.batching=blocks"),
+        )
+    if (decoder.kind == "none") != (name == "masked"):
+        wanted = "an encoder alone: decoder.kind=none" if name == "masked" else "a decoder"
+        refuse(f"data.objective.name={name} needs {wanted}", now)
+    if cfg.model.encoder.kind == "none":
+        refuse(f"data.objective.name={name} needs an encoder", now)
+    if name == "masked":
+        pairs = objective.pairs != "none"
+        if pairs != decoder.next_sentence:
+            refuse(
+                f"data.objective.pairs={objective.pairs}, and model.decoder.next_sentence="
+                f"{str(decoder.next_sentence).lower()}",
+                ("choose", f"model.decoder.next_sentence={str(pairs).lower()}"),
+                ("or", f"data.objective.pairs={'none' if pairs else 'next_sentence'}"),
+            )
+        if pairs and decoder.num_token_types < 2:
+            refuse("pairs need model.decoder.num_token_types=2")
+    smallest = 8
+    if cfg.data.block_len < smallest:
+        refuse(f"data.block_len={cfg.data.block_len} is too short: at least {smallest}")
+    if name == "span_corruption":
+        spans = cfg.data.block_len * objective.rate / objective.mean_span_length
+        if spans > NUM_SENTINELS - 1:
+            refuse(
+                f"a row of data.block_len={cfg.data.block_len} would have {spans:.0f} spans, and "
+                f"there are {NUM_SENTINELS} sentinels",
+                ("either", "lower data.block_len or data.objective.rate"),
+                ("or", "raise data.objective.mean_span_length"),
+            )
+
+
+def text_metrics(cfg: Any) -> tuple[str, ...]:
+    """What evaluations measure of text without sources."""
+    objective = cfg.data.objective
+    if objective.name == "causal":
+        return TEXT_METRICS
+    return LOSS_METRICS + (PAIR_METRICS if objective.pairs != "none" else ())
+
+
+def _check_dialogue(cfg: Any) -> None:
+    data = cfg.data
+    if data.source != "dialogue":
+        for field in ("speakers", "reply_speaker", "system_line"):
+            value = getattr(data, field)
+            if value != getattr(type(data), field) and data.source in SOURCE_NAMES:
+                refuse(f"data.{field}={value!r} is for data.source=dialogue, not {data.source}")
+        return
+    if not data.speakers or len(set(data.speakers)) < len(data.speakers):
+        refuse(f"data.speakers={','.join(data.speakers)!r}: name every speaker, each once")
+    if data.reply_speaker and data.reply_speaker not in data.speakers:
+        refuse(
+            f"data.reply_speaker={data.reply_speaker} is not one of data.speakers",
+            ("they are", ", ".join(data.speakers)),
+        )
+    if not cfg.tokenizer.joint:
+        refuse("dialogues have one vocabulary", ("choose", "tokenizer.joint=true"))
+    if cfg.decode.max_source_length < data.max_source_len:
+        refuse(
+            f"decode.max_source_length={cfg.decode.max_source_length} would cut histories anywhere",
+            ("shorten by turns", f"data.max_source_len={data.max_source_len} and less"),
+        )
