@@ -91,6 +91,10 @@ class DialogueTokenizer:
         """The texts of a history without its marks."""
         return self.inner.decode(ids)
 
+    def piece_bytes(self, token_id: int) -> bytes:
+        """What a token adds to a text, in UTF-8; nothing, if it is a mark."""
+        return self.inner.piece_bytes(token_id)
+
     def count_truncated(self, ids: np.ndarray) -> int:
         """How many of the histories in flat `ids` have lost something of their beginning."""
         return int((ids == self._omitted).sum())
