@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from seqgen.data import cache
-from seqgen.data.multiline import MultilineTokenizer
 from seqgen.data.sources import Pair, Source
 from seqgen.data.tokenizer_store import Tokenizers
 from seqgen.errors import DataError
@@ -112,7 +111,7 @@ def _tokenize(source: Source, tokenizers: Tokenizers, count: int) -> dict[str, n
     blank = np.zeros(count, bool)
     position = 0
     sides = (("source", tokenizers.source), ("target", tokenizers.target))
-    alone = isinstance(tokenizers.target, MultilineTokenizer)  # text without sources
+    alone = tokenizers.multiline
     for pairs in read_all(source, count):
         for offset, pair in enumerate(pairs):
             sides_of = (pair["target"],) if alone else (pair["source"], pair["target"])

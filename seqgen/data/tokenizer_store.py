@@ -36,6 +36,11 @@ class Tokenizers:
         )
         return source == target
 
+    @property
+    def multiline(self) -> bool:
+        """They read text of several lines, without sources."""
+        return getattr(self.target, "multiline", False)
+
 
 def build_tokenizers(
     cfg: TokenizerConfig,
