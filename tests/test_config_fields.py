@@ -26,7 +26,7 @@ OWNERS = {  # section of the config -> where its fields are read (besides the me
 # Names under which code holds the config of a section: `cfg.x`, `train_cfg.x`, `config.data.x`.
 ALIASES = {
     "model": {"encoder", "decoder", "part"},
-    "data": {"rules"},  # of an objective
+    "data": {"rules", "objective"},
     "evaluation": {"rules"},
     "decode": {"values", "shape"},  # what the search is given
 }
