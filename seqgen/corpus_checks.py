@@ -54,7 +54,7 @@ def _check_sides(cfg: Any) -> None:
         )
     if tokenizer.kind == "given" and not tokenizer.path:
         refuse(
-            "tokenizer.kind=given needs tokenizer.path, a SentencePiece .model file",
+            "tokenizer.kind=given needs tokenizer.path, a vocabulary of yours",
             ("or", "tokenizer.kind=bpe trains one on the corpus"),
         )
     if tokenizer.sampling_alpha and tokenizer.kind not in ("bpe", "unigram", "given"):

@@ -34,6 +34,7 @@ DOORS = {
     "nltk": "evaluation/rouge.py",
     "orbax": "training/",
     "sentencepiece": "data/",
+    "tokenizers": "data/huggingface_tokenizer.py",
     "tensorboardX": "training/writers.py",
     "tensorflow_datasets": "data/",
     "flax": ("nn/", "models/"),

@@ -43,18 +43,18 @@ def corpus(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def dialogues(tmp_path_factory) -> pathlib.Path:
-    """40 dialogues of four turns; who replies is called by both corpora's names in turn."""
+    """40 dialogues of four turns, with the names of each corpus' speakers in turn."""
     folder = tmp_path_factory.mktemp("dialogues")
-    for speaker in ("assistant", "system"):
-        (folder / speaker).mkdir()
+    for first, second in (("user", "assistant"), ("user", "system"), ("A", "B")):
+        (folder / second).mkdir()
         for split, size in (("train", 40), ("dev", 4), ("test", 4)):
             said = ((WORDS[i % 6], WORDS[(i // 6 + i) % 6]) for i in range(size))
             rows = (
-                {"turns": [{"speaker": s, "text": t} for s, t in zip(("user", speaker) * 2, texts)]}
+                {"turns": [{"speaker": s, "text": t} for s, t in zip((first, second) * 2, texts)]}
                 for texts in ((a, f"{a}?", b, f"{b}!") for a, b in said)
             )
             text = "".join(json.dumps(row) + "\n" for row in rows)
-            (folder / speaker / f"{split}.jsonl").write_text(text)
+            (folder / second / f"{split}.jsonl").write_text(text)
     return folder
 
 
@@ -71,9 +71,8 @@ def train_tiny(path: pathlib.Path, corpora: tuple, workdir: pathlib.Path, *words
     if path.parent.name in ("translation", "language_model", "masked_lm", "summarisation"):
         overrides.append(f"--config.data.dir={corpus}")
     if path.parent.name == "dialogue":
-        overrides.append(
-            f"--config.data.dir={dialogues / config.load(str(path)).data.reply_speaker}"
-        )
+        speakers = config.load(str(path)).data.speakers
+        overrides.append(f"--config.data.dir={dialogues / speakers[-1]}")
     cfg = config.load(spec_of(path, "tiny"), overrides)
     outcome = experiment.train(cfg, workdir)
     assert (outcome.status, outcome.step) == ("finished", cfg.train.num_steps)

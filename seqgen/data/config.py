@@ -22,7 +22,7 @@ class TokenizerConfig:
         "bpe",
         choices=TOKENIZER_KINDS,
         help="SentencePiece BPE or unigram trained on the corpus, words between spaces, "
-        "characters, bytes, or a SentencePiece model file of yours",
+        "characters, bytes, or a vocabulary of yours: SentencePiece, WordPiece, byte-level BPE",
     )
     vocab_size: int = option(
         10_000,
@@ -40,8 +40,12 @@ class TokenizerConfig:
         maximum=1.0,
         help="share of the corpus' characters that SentencePiece keeps as pieces of their own",
     )
-    path: str = option("", help="kind 'given': the SentencePiece .model file")
-    target_path: str = option("", help="kind 'given', not joint: the target's .model file")
+    path: str = option(
+        "",
+        help="kind 'given': a SentencePiece .model file, BERT's vocab.txt, GPT-2's vocab.json with "
+        "merges.txt beside it, a tokenizer.json, or a directory with one of the last three",
+    )
+    target_path: str = option("", help="kind 'given', not joint: the same for the target")
     sampling_alpha: float = option(
         0.0,
         minimum=0.0,

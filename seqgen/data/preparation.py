@@ -11,6 +11,7 @@ from seqgen.data import cache
 from seqgen.data.chat_template import ChatTemplate
 from seqgen.data.config import DataConfig, TokenizerConfig
 from seqgen.data.dialogue import tokenizer_texts
+from seqgen.data.given_tokenizer import digest_given
 from seqgen.data.loader import Report, TextData
 from seqgen.data.sources import Source, open_splits
 from seqgen.data.token_cache import read_all
@@ -81,8 +82,8 @@ def _tokenizers(
     count = min(len(train), cfg.num_examples or len(train))
     settings = dataclasses.asdict(tokenizer_cfg)
     for field in ("path", "target_path"):
-        if settings[field] and Path(settings[field]).is_file():
-            settings[field] = cache.digest_file(Path(settings[field]))
+        if settings[field]:
+            settings[field] = digest_given(settings[field])
     learnt = tokenizer_cfg.kind not in ("byte", "given")
     template = ChatTemplate.of(cfg) if cfg.source == "dialogue" else None
     marks = cfg.objective.marks if cfg.contiguous else None

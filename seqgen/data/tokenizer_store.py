@@ -10,9 +10,11 @@ from seqgen.data.chat_template import ChatTemplate
 from seqgen.data.config import TokenizerConfig
 from seqgen.data.control_tokens import ControlTokenizer
 from seqgen.data.dialogue_tokenizer import DialogueTokenizer
+from seqgen.data.huggingface_tokenizer import HuggingFaceTokenizer
+from seqgen.data.huggingface_vocabulary import KINDS, Vocabulary
 from seqgen.data.multiline import LINE_END, MultilineTokenizer
 from seqgen.data.tokenizer import ByteTokenizer, SavableTokenizer, TableTokenizer, build_table
-from seqgen.errors import DataError
+from seqgen.errors import ConfigError, DataError
 
 TOKENIZER_JSON = "tokenizer.json"
 
@@ -57,6 +59,7 @@ def build_tokenizers(
     Raises:
       DataError: if the vocabulary does not fit the texts, or a given file cannot be used.
     """
+    from seqgen.data import given_tokenizer
     from seqgen.data import sentencepiece_tokenizer as pieces
 
     def both() -> Iterator[str]:
@@ -70,12 +73,12 @@ def build_tokenizers(
         if not cfg.path:
             raise DataError(
                 "tokenizer kind 'given' needs a file",
-                details=["name it:  --config.tokenizer.path=FILE.model"],
+                details=["name it:  --config.tokenizer.path=PATH"],
             )
-        one = pieces.load_model(Path(cfg.path), sampling=cfg, lowercase=lowercase)
+        one = given_tokenizer.load_given(Path(cfg.path), cfg, lowercase=lowercase)
         if cfg.joint or not cfg.target_path:
             return Tokenizers(one, one)
-        other = pieces.load_model(Path(cfg.target_path), sampling=cfg, lowercase=lowercase)
+        other = given_tokenizer.load_given(Path(cfg.target_path), cfg, lowercase=lowercase)
         return Tokenizers(one, other)
     if cfg.kind in ("bpe", "unigram"):
         build: Callable[..., Any] = pieces.train_sentencepiece
@@ -181,6 +184,7 @@ def load_tokenizers(directory: Path) -> Tokenizers:
 
     Raises:
       DataError: if a file is missing or damaged.
+      ConfigError: if what it needs is not installed.
     """
     record = read_record(directory)
     source = _load(Path(directory), record["source"])
@@ -218,6 +222,10 @@ def _load(directory: Path, entry: dict[str, Any]) -> Any:
         fields = {} if entry["kind"] == "sentencepiece" else cache.read_json(path)
         if entry["kind"] == "sentencepiece":
             one: Any = pieces.SentencePieceTokenizer(path.read_bytes(), **entry["options"])
+        elif entry["kind"] in KINDS.values():
+            one = HuggingFaceTokenizer(
+                Vocabulary(**fields["vocabulary"]), lowercase=fields["lowercase"]
+            )
         elif entry["kind"] == "byte":
             one = ByteTokenizer(lowercase=fields["lowercase"])
         else:
@@ -230,5 +238,7 @@ def _load(directory: Path, entry: dict[str, Any]) -> Any:
             options = {**entry["dialogue"], "speakers": tuple(entry["dialogue"]["speakers"])}
             one = DialogueTokenizer(one, ChatTemplate(**options))
         return one
+    except ConfigError:  # not installed
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"cannot load a tokenizer of {directory}", details=[str(error)]) from error
