@@ -19,6 +19,7 @@ from seqgen.models.config import (
 )
 from seqgen.nn.linear_recurrence import LinearCell
 from seqgen.nn.recurrent import build_cell
+from seqgen.nn.rotary import BY_WAVELENGTH
 
 
 def check_model(
@@ -34,9 +35,9 @@ def check_model(
 
     Raises:
       ConfigError: heads that do not divide the width, shared embeddings of unequal vocabularies,
-        odd widths under sinusoidal or rotary positions, lengths beyond a learned position table, a
-        recurrent decoder that does not fit its encoder, or reads one where there is none; neither
-        encoder nor decoder.
+        odd widths under sinusoidal or rotary positions, lengths beyond a learned position table,
+        options that the chosen positions would ignore, a recurrent decoder that does not fit its
+        encoder, or reads one where there is none; neither encoder nor decoder.
     """
     encoder, longest_row = config.encoder, ("data.max_target_len", max_target_len)
     if isinstance(config.decoder, NoDecoderConfig):
@@ -269,6 +270,14 @@ def _check_positions(where: str, part: Any, width: int, longest: tuple[str, int]
             f"rotary positions need an even head width, not {width // part.num_heads}",
             ("head width", f"model.embed_dim={width} / {where}.num_heads={part.num_heads}"),
         )
+    _check_rotary(where, part)
+    exact = part.relative_buckets // (4 if isinstance(part, TransformerEncoderConfig) else 2)
+    if part.positions == "relative" and part.relative_max_distance <= exact:
+        refuse(
+            f"{where}.relative_max_distance={part.relative_max_distance} leaves no distances for "
+            f"the wide ones of {where}.relative_buckets={part.relative_buckets}",
+            ("choose", f"{where}.relative_max_distance above {exact}, or fewer buckets"),
+        )
     if part.positions == "sinusoidal" and width % 2:
         refuse(f"sinusoidal positions need an even model.embed_dim, not {width}")
     field, length = longest
@@ -277,6 +286,29 @@ def _check_positions(where: str, part: Any, width: int, longest: tuple[str, int]
             f"{where}.max_positions={part.max_positions} is less than {field}={length}",
             ("either", f"raise {where}.max_positions, or lower {field}"),
             ("or", f"{where}.positions=sinusoidal, which has no limit"),
+        )
+
+
+def _check_rotary(where: str, part: Any) -> None:
+    scaled = part.rotary_scaling != "none"
+    for name in ("rotary_base", "rotary_scaling"):
+        value = getattr(part, name)
+        if part.positions != "rotary" and value != getattr(type(part), name):
+            refuse(
+                f"{where}.{name}={value} would be ignored by {where}.positions={part.positions}",
+                ("choose", f"{where}.positions=rotary"),
+            )
+    if scaled != (part.rotary_factor != 1.0):
+        refuse(
+            f"{where}.rotary_scaling={part.rotary_scaling} with "
+            f"{where}.rotary_factor={part.rotary_factor:g} changes nothing",
+            ("either", f"{where}.rotary_factor=4 or whatever the texts are longer by"),
+            ("and", f"{where}.rotary_scaling=linear, ntk, yarn or llama3; or neither"),
+        )
+    if part.rotary_scaling in BY_WAVELENGTH and part.rotary_original_len is None:
+        refuse(
+            f"{where}.rotary_scaling={part.rotary_scaling} must know the length of training before",
+            ("set", f"{where}.rotary_original_len"),
         )
 
 

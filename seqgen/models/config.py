@@ -11,6 +11,7 @@ decoder) has its own.
 
 import dataclasses
 
+from seqgen.nn.rotary import SCALINGS
 from seqgen.types import option
 
 RECURRENT_KINDS = ("simple", "lstm", "gru", "mingru", "minlstm", "sru", "ssru")
@@ -72,11 +73,49 @@ class _TransformerConfig:
         minimum=0.0,
         maximum=0.1,
     )
+    qk_norm: bool = option(
+        False, help="RMSNorm of each head's queries and keys (norm_epsilon as for rmsnorm)"
+    )
     positions: str = option(
-        "sinusoidal", help="position signal", choices=("sinusoidal", "learned", "rotary")
+        "sinusoidal",
+        help="position signal: added to embeddings, turning queries and keys, or added to scores "
+        "by distance (alibi; relative = T5's trained buckets)",
+        choices=("sinusoidal", "learned", "rotary", "alibi", "relative"),
     )
     max_positions: int = option(
         512, help="size of the learned position table", minimum=1, maximum=1_000_000
+    )
+    rotary_base: float = option(
+        10_000.0,
+        help="rotary positions: pair i of H / 2 turns by base^(-2i / H) a place",
+        minimum=2.0,
+        maximum=1e9,
+    )
+    rotary_scaling: str = option(
+        "none",
+        help="how rotary positions are slowed down for texts longer than those of training",
+        choices=SCALINGS,
+    )
+    rotary_factor: float = option(
+        1.0, help="how many times longer they are", minimum=1.0, maximum=10_000.0
+    )
+    rotary_original_len: int | None = option(
+        None,
+        help="length of training before, in tokens (yarn, llama3)",
+        minimum=1,
+        maximum=100_000_000,
+    )
+    relative_buckets: int = option(
+        32,
+        help="relative positions: buckets of distances; half of an encoder's for later tokens",
+        minimum=4,
+        maximum=4096,
+    )
+    relative_max_distance: int = option(
+        128,
+        help="relative positions: from where on distances share a bucket",
+        minimum=2,
+        maximum=1_000_000,
     )
     dropout_rate: float = _rate(0.1, "dropout on each sub-layer's output")
     attention_dropout_rate: float = _rate(0.1, "dropout on attention weights")
@@ -85,6 +124,13 @@ class _TransformerConfig:
         help="how attention is computed: all scores at once, some rows at a time, or in blocks; "
         "auto = by shape: at once or by rows up to a million scores a head",
         choices=("auto", "plain", "sliced", "blocked"),
+    )
+    attention_window: int | None = option(
+        None,
+        help="self-attention sees tokens less than so many places away (in an encoder on both "
+        "sides); None = all",
+        minimum=1,
+        maximum=1_000_000,
     )
     activation_dropout_rate: float = _rate(0.0, "dropout inside the feed-forward layer")
     bias: bool = option(True, help="biases in projections and LayerNorm")

@@ -25,6 +25,7 @@ from seqgen.models.transformer_layer import TransformerLayer
 from seqgen.nn import masks
 from seqgen.nn.beam_cache import BeamHistory, StepMemory
 from seqgen.nn.norm import build_norm
+from seqgen.nn.position_bias import DistanceBias, build_position_bias
 from seqgen.nn.positions import LearnedPositions, sinusoid_table
 from seqgen.types import Array, Encoded, Sequences
 
@@ -38,6 +39,7 @@ class _Stack(nnx.Module):
         *,
         embed_dim: int,
         memory_dim: int | None,
+        bidirectional: bool,
         compute_dtype: str,
         rngs: nnx.Rngs,
     ):
@@ -56,9 +58,12 @@ class _Stack(nnx.Module):
         self.learned_positions = (
             LearnedPositions(cfg.max_positions, embed_dim, rngs=rngs) if learned else None
         )
+        self.position_bias = build_position_bias(
+            cfg, embed_dim, bidirectional=bidirectional, rngs=rngs
+        )
 
     def add_positions(self, embedded: Array, positions: Array, *, max_len: int) -> Array:
-        """Embeddings [B, T, D] plus their position signal (rotary attention adds none).
+        """Embeddings [B, T, D] plus their position signal, if it is one of those that are added.
 
         Args:
           embedded: token embeddings.
@@ -71,6 +76,12 @@ class _Stack(nnx.Module):
         if self.learned_positions is not None:
             return embedded + self.learned_positions(positions)
         return embedded
+
+    def bias(self, length: int) -> DistanceBias | None:
+        """What positions add to the scores of self-attention; the same in all layers."""
+        if self.position_bias is None:
+            return None
+        return self.position_bias.of_lengths(length, length)
 
     def check_length(self, length: int) -> None:
         """Raises ConfigError if `length` positions are more than a learned table has."""
@@ -97,16 +108,24 @@ class TransformerEncoder(_Stack):
         rngs: nnx.Rngs,
     ):
         super().__init__(
-            cfg, embed_dim=embed_dim, memory_dim=None, compute_dtype=compute_dtype, rngs=rngs
+            cfg,
+            embed_dim=embed_dim,
+            memory_dim=None,
+            bidirectional=True,
+            compute_dtype=compute_dtype,
+            rngs=rngs,
         )
         self.dims = encoded_dims(cfg, embed_dim)
 
     def __call__(self, source: Sequences, *, embedded: Array, key: Any = None) -> Encoded:
         self.check_length(embedded.shape[1])
-        mask = masks.AttentionMask(source.segments, source.segments)
+        window = self.cfg.attention_window
+        mask = masks.AttentionMask(source.segments, source.segments, window=window)
+
+        bias = self.bias(embedded.shape[1])
 
         def call(layer: TransformerLayer, x: Array, key: Any) -> Array:
-            return layer(x, mask, source.positions, key=key)
+            return layer(x, mask, source.positions, bias=bias, key=key)
 
         memory = run_layers(self.layers, embedded, call, key=key, remat=self.cfg.remat)
         memory = self.finish(memory)
@@ -152,6 +171,7 @@ class TransformerDecoder(_Stack):
             cfg,
             embed_dim=embed_dim,
             memory_dim=encoded.memory or None,
+            bidirectional=False,
             compute_dtype=compute_dtype,
             rngs=rngs,
         )
@@ -160,8 +180,10 @@ class TransformerDecoder(_Stack):
         self, target: Sequences, encoded: Encoded, *, embedded: Array, key: Any = None
     ) -> Array:
         self.check_length(embedded.shape[1])
-        mask = masks.AttentionMask(target.segments, target.segments, causal=True)
+        window = self.cfg.attention_window
+        mask = masks.AttentionMask(target.segments, target.segments, causal=True, window=window)
         memory_mask = masks.AttentionMask(target.segments, encoded.segments)
+        bias = self.bias(embedded.shape[1])
 
         def call(layer: TransformerLayer, x: Array, key: Any) -> Array:
             return layer(
@@ -171,6 +193,7 @@ class TransformerDecoder(_Stack):
                 memory=encoded.memory,
                 memory_mask=memory_mask,
                 memory_positions=encoded.positions,
+                bias=bias,
                 key=key,
             )
 
@@ -216,7 +239,10 @@ class TransformerDecoder(_Stack):
         positions = state.history.lengths.reshape(rows, 1) + jnp.arange(num_new)
         real = jnp.arange(num_new) < lengths[:, None]
         history = state.history.extend(real.reshape(batch, num_beams, num_new))
-        mask = history.mask(num_new)
+        mask = history.mask(num_new, window=self.cfg.attention_window)
+        bias = None
+        if self.position_bias is not None:
+            bias = history.spread(self.position_bias(-history.distances(num_new)))
         x = self.add_positions(embedded, positions, max_len=max_len)
         cache, weights = [], None
         layers = layer_list(self.layers, self.cfg.num_layers)
@@ -224,7 +250,7 @@ class TransformerDecoder(_Stack):
             read, attention = layer.enter(x, layer.self_norm), layer.self_attention
             query, new = attention.project_self(read, positions)
             written = old.write(new, state.history)
-            update = attention.step_back(query, written, mask, history)
+            update = attention.step_back(query, written, mask, history, bias=bias)
             x = layer.leave(x, update, layer.self_norm, None)
             if memory is not None:
                 read, attention = layer.enter(x, layer.cross_norm), layer.cross_attention

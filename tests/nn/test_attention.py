@@ -10,6 +10,7 @@ from seqgen.nn.attention import Attention
 from seqgen.nn.attention_plain import KeyValues, attend
 from seqgen.nn.dropout import keep_mask, make_key
 from seqgen.nn.masks import AttentionMask
+from seqgen.nn.rotary import RotaryRule
 
 
 def random(*shape, seed=0):
@@ -106,7 +107,9 @@ def test_huge_scores_are_finite():
 
 @pytest.mark.parametrize("kv_heads", [4, 1])
 def test_layer_with_joint_and_separate_projections_agree(kv_heads):
-    layer = Attention(8, 8, num_heads=4, num_kv_heads=kv_heads, rotary=True, rngs=nnx.Rngs(0))
+    layer = Attention(
+        8, 8, num_heads=4, num_kv_heads=kv_heads, rotary=RotaryRule(), rngs=nnx.Rngs(0)
+    )
     x, at = random(2, 5, 8), jnp.tile(jnp.arange(5), (2, 1))
     mask = AttentionMask()
     joint = layer(x, None, mask, positions=at)
