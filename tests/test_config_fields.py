@@ -17,6 +17,7 @@ OWNERS = {  # section of the config -> where its fields are read (besides the me
     "model": ("models/",),
     "data": ("data/",),
     "tokenizer": ("data/",),
+    "init": ("warm_start.py",),
     "train": ("training/",),
     "optimizer": ("training/",),
     "mesh": ("training/",),
@@ -26,6 +27,7 @@ OWNERS = {  # section of the config -> where its fields are read (besides the me
 # Names under which code holds the config of a section: `cfg.x`, `train_cfg.x`, `config.data.x`.
 ALIASES = {
     "model": {"encoder", "decoder", "part"},
+    "data": {"rules", "objective"},
     "evaluation": {"rules"},
     "decode": {"values", "shape"},  # what the search is given
 }
