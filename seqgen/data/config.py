@@ -4,7 +4,7 @@ import dataclasses
 
 from seqgen.types import option
 
-TOKENIZER_KINDS = ("bpe", "unigram", "word", "char", "byte", "given")
+TOKENIZER_KINDS = ("bpe", "unigram", "word", "char", "byte", "given", "run")
 SOURCE_NAMES = (
     *("text", "plain_text", "jsonl", "dialogue", "tfds", "number_words"),
     *("copy", "reverse", "sort"),
@@ -22,7 +22,7 @@ class TokenizerConfig:
         "bpe",
         choices=TOKENIZER_KINDS,
         help="SentencePiece BPE or unigram trained on the corpus, words between spaces, "
-        "characters, bytes, or a SentencePiece model file of yours",
+        "characters, bytes, a SentencePiece model file of yours, or the vocabulary of another run",
     )
     vocab_size: int = option(
         10_000,
@@ -40,8 +40,12 @@ class TokenizerConfig:
         maximum=1.0,
         help="share of the corpus' characters that SentencePiece keeps as pieces of their own",
     )
-    path: str = option("", help="kind 'given': the SentencePiece .model file")
-    target_path: str = option("", help="kind 'given', not joint: the target's .model file")
+    path: str = option(
+        "",
+        help="kind 'given': the SentencePiece .model file; 'run': the run directory, "
+        "empty = the first of init.runs",
+    )
+    target_path: str = option("", help="the same for the target, not joint; empty = as path")
     sampling_alpha: float = option(
         0.0,
         minimum=0.0,
