@@ -31,6 +31,7 @@ def check(cfg: Any) -> None:
     )
     check_corpus(cfg)
     _check_optimizer(cfg.optimizer)
+    _check_init(cfg.init)
     _check_loop(cfg)
 
 
@@ -87,6 +88,16 @@ def _check_optimizer(optimizer: Any) -> None:
             f"optimizer.decay_steps={optimizer.decay_steps} ends the schedule before its "
             f"warm-up does (optimizer.warmup_steps={optimizer.warmup_steps})"
         )
+
+
+def _check_init(init: Any) -> None:
+    for field in ("checkpoint", "weights", "map", "fresh", "use_all"):
+        value = getattr(init, field)
+        if not init.runs and value != getattr(type(init), field):
+            refuse(
+                f"init.{field}={value!r} is of runs to begin from, and init.runs names none",
+                ("name one", "--config.init.runs=runs/pretrained"),
+            )
 
 
 def _check_loop(cfg: Any) -> None:

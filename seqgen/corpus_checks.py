@@ -57,6 +57,11 @@ def _check_sides(cfg: Any) -> None:
             "tokenizer.kind=given needs tokenizer.path, a vocabulary of yours",
             ("or", "tokenizer.kind=bpe trains one on the corpus"),
         )
+    if tokenizer.kind == "run" and not (tokenizer.path or cfg.init.runs):
+        refuse(
+            "tokenizer.kind=run needs tokenizer.path, the run directory whose vocabulary is taken",
+            ("or", "init.runs, the runs to begin from: then the first of them"),
+        )
     if tokenizer.sampling_alpha and tokenizer.kind not in ("bpe", "unigram", "given"):
         refuse(
             f"tokenizer.sampling_alpha has no meaning for tokenizer.kind={tokenizer.kind}",

@@ -5,13 +5,14 @@ import dataclasses
 import functools
 import os
 import pathlib
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from seqgen import config as config_module
-from seqgen import config_schema, data
+from seqgen import config_schema, data, warm_start
 from seqgen.config import Config
-from seqgen.errors import ConfigError
+from seqgen.errors import ConfigError, SeqgenError
 from seqgen.evaluation import evaluators
 from seqgen.evaluation.line_statistics import require_tokenizer
 from seqgen.inference import Generator
@@ -22,6 +23,7 @@ from seqgen.texts import one_line
 from seqgen.training import loop, run_directory
 from seqgen.training.compilation import enable_compile_cache, measurements_directory
 from seqgen.training.loss import make_eval_step
+from seqgen.training.parameter_groups import frozen_patterns
 from seqgen.training.precision import resolve_compute_dtype
 from seqgen.training.progress import Progress, make_progress
 from seqgen.training.sharding import Layout, rows_multiple
@@ -69,6 +71,7 @@ def train(
                 text = data.prepare(cfg.data, cfg.tokenizer, workdir=run.path, report=progress.line)
             dtype = cfg.train.compute_dtype
             definition = build_definition(cfg, text.tokenizers, compute_dtype=dtype)
+            begin = _begin(cfg, run, definition, text.tokenizers, progress)
             evaluators = _evaluators(cfg, text, stop, report=progress.line)
             run.write_config(config_schema.to_dict(cfg), overrides=overrides)
         for change in run.write_environment():
@@ -91,6 +94,7 @@ def train(
             mesh_cfg=cfg.mesh,
             carry_rows=text.batch_shapes(multiple)[0].rows if cfg.data.streams else 0,
             evaluators=evaluators,
+            begin=begin,
             identity=_identity(cfg) | {"corpus and tokenizers": text.fingerprint},
             identity_defaults=_option_defaults(cfg),
             facts={"config_hash": config_module.digest(cfg)},
@@ -99,18 +103,53 @@ def train(
         )
 
 
+def _begin(
+    cfg: Config,
+    run: run_directory.RunDirectory,
+    definition: Definition,
+    tokenizers: data.Tokenizers,
+    progress: Progress,
+) -> Callable[[Params], Params] | None:
+    """What gives a new run its first parameters; None where they are random, or saved already.
+
+    Raises:
+      ConfigError: see `warm_start.Start`; then a new run's tokenizer is gone again, so that another
+        config may be tried.
+    """
+    if not cfg.init.runs or _is_saved(run):
+        return None
+    try:
+        with progress.phase("read the runs to begin from"):
+            start = warm_start.Start(cfg, definition, tokenizers, report=progress.line)
+    except SeqgenError:
+        if not (run.path / "config.json").exists():
+            shutil.rmtree(run.path / "tokenizer", ignore_errors=True)
+        raise
+
+    def begin(fresh: Params) -> Params:
+        run.event("initialised", **start.facts)
+        return start(fresh)
+
+    return begin
+
+
+def _is_saved(run: run_directory.RunDirectory) -> bool:
+    return any((run.path / "checkpoints").glob("[0-9]*"))
+
+
 def _resolve(cfg: Config, run: run_directory.RunDirectory, progress: Progress) -> Config:
-    """`cfg` with its path made whole, and its 'auto' choices made as at the run's first start.
+    """`cfg` with its paths made whole, and its 'auto' choices made as at the run's first start.
 
     Raises:
       ConfigError: the run was started with another model, tokenizer or order of data.
     """
     folder = os.path.abspath(cfg.data.dir) if cfg.data.dir else ""
     cfg = dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, dir=folder))
+    cfg = warm_start.with_whole_paths(cfg)
     if (run.path / "config.json").exists():
         stored = config_module.read_json(run.path / "config.json")
         changed = _differences(_identity(stored), _identity(cfg))
-        if changed and any((run.path / "checkpoints").glob("[0-9]*")):
+        if changed and _is_saved(run):
             raise ConfigError(
                 f"{run.path} holds a run of another experiment",
                 details=[*changed, "take another --workdir, or start over with --fresh"],
@@ -132,15 +171,22 @@ def _with_dtype(cfg: Config, compute_dtype: str) -> Config:
 def _identity(cfg: Config) -> dict[str, Any]:
     """What a run is bound to: the model, the tokenizer, and what decides the order of batches."""
     options = config_schema.to_dict(cfg.data)
+    tokenizer = config_schema.to_dict(cfg.tokenizer)
+    init = config_schema.to_dict(cfg.init)
+    # Runs that something was taken from may have moved since, or be gone.
+    init["runs"] = len(cfg.init.runs)
+    if cfg.tokenizer.kind == "run":
+        tokenizer |= {"path": "", "target_path": ""}
     # What the state holds beside the parameters: named where it is there, so that adding and
     # dropping it are both refused.
     extras = {"ema": cfg.train.ema_decay > 0, "momentum": cfg.optimizer.momentum > 0}
     return {
         "model": config_schema.to_dict(cfg.model),
-        "tokenizer": config_schema.to_dict(cfg.tokenizer),
+        "tokenizer": tokenizer,
+        "init": init,
         "data": {name: options[name] for name in options if name not in UNBOUND_DATA_OPTIONS},
         "train": {"seed": cfg.train.seed, "accumulation_steps": cfg.train.accumulation_steps},
-        "optimizer": {"name": cfg.optimizer.name},
+        "optimizer": {"name": cfg.optimizer.name, "freeze": frozen_patterns(cfg.optimizer)},
         "state": {name: True for name, there in extras.items() if there},
     }
 

@@ -17,6 +17,7 @@ OWNERS = {  # section of the config -> where its fields are read (besides the me
     "model": ("models/",),
     "data": ("data/",),
     "tokenizer": ("data/",),
+    "init": ("warm_start.py",),
     "train": ("training/",),
     "optimizer": ("training/",),
     "mesh": ("training/",),

@@ -127,6 +127,8 @@ CONTRADICTIONS = {
         train={"teacher_forcing_rate": 0.5},
     ),
     "tokenizer.path": {"tokenizer": {"kind": "given"}},
+    "whose vocabulary is taken": {"tokenizer": {"kind": "run"}},
+    "init.runs names none": {"init": {"fresh": (".*",)}},
     "sampling_alpha": {"tokenizer": {"kind": "byte", "sampling_alpha": 0.1}},
     "same layers": recurrent({"hidden_dim": 8}, {"bridge": "copy"}),
     "sru and ssru have a cell state": recurrent({"kind": "gru"}, {"bridge": "copy"}),

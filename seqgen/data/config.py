@@ -4,7 +4,7 @@ import dataclasses
 
 from seqgen.types import option
 
-TOKENIZER_KINDS = ("bpe", "unigram", "word", "char", "byte", "given")
+TOKENIZER_KINDS = ("bpe", "unigram", "word", "char", "byte", "given", "run")
 SOURCE_NAMES = (
     *("text", "plain_text", "jsonl", "dialogue", "tfds", "number_words"),
     *("copy", "reverse", "sort"),
@@ -22,7 +22,8 @@ class TokenizerConfig:
         "bpe",
         choices=TOKENIZER_KINDS,
         help="SentencePiece BPE or unigram trained on the corpus, words between spaces, "
-        "characters, bytes, or a vocabulary of yours: SentencePiece, WordPiece, byte-level BPE",
+        "characters, bytes, a vocabulary of yours (SentencePiece, WordPiece, byte-level BPE), or that "
+        "of another run",
     )
     vocab_size: int = option(
         10_000,
@@ -43,9 +44,10 @@ class TokenizerConfig:
     path: str = option(
         "",
         help="kind 'given': a SentencePiece .model file, BERT's vocab.txt, GPT-2's vocab.json with "
-        "merges.txt beside it, a tokenizer.json, or a directory with one of the last three",
+        "merges.txt beside it, a tokenizer.json, or a directory with one of the last three; kind "
+        "'run': the run directory, empty = the first of init.runs",
     )
-    target_path: str = option("", help="kind 'given', not joint: the same for the target")
+    target_path: str = option("", help="the same for the target, not joint; empty = as path")
     sampling_alpha: float = option(
         0.0,
         minimum=0.0,

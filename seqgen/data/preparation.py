@@ -21,9 +21,12 @@ from seqgen.data.tokenizer_store import (
     build_dialogue_tokenizers,
     build_multiline_tokenizers,
     build_tokenizers,
+    dialogue_tokenizers,
     load_tokenizers,
+    multiline_tokenizers,
     read_record,
     save_tokenizers,
+    take_vocabularies,
 )
 from seqgen.errors import DataError
 
@@ -81,10 +84,13 @@ def _tokenizers(
     """The tokenizers of `workdir`, or of the cache, or trained now."""
     count = min(len(train), cfg.num_examples or len(train))
     settings = dataclasses.asdict(tokenizer_cfg)
+    taken = tokenizer_cfg.kind == "run"
     for field in ("path", "target_path"):
-        if settings[field]:
+        if taken:  # a run may move or go: what was taken from it stays
+            settings[field] = bool(settings[field])
+        elif settings[field]:
             settings[field] = digest_given(settings[field])
-    learnt = tokenizer_cfg.kind not in ("byte", "given")
+    learnt = tokenizer_cfg.kind not in ("byte", "given", "run")
     template = ChatTemplate.of(cfg) if cfg.source == "dialogue" else None
     marks = cfg.objective.marks if cfg.contiguous else None
     made_from = cache.digest_json(
@@ -105,6 +111,18 @@ def _tokenizers(
                 details=["take another --workdir, or the corpus and settings of that run"],
             )
         return load_tokenizers(directory)
+    if taken:
+        say(f"taking the tokenizer of {tokenizer_cfg.path}")
+        made = take_vocabularies(tokenizer_cfg, lowercase=cfg.lowercase)
+        if cfg.contiguous:
+            made = multiline_tokenizers(made.target, marks)
+        elif template:
+            made = dialogue_tokenizers(made.target, template)
+        if directory is not None:
+            cache.build_once(
+                directory, lambda target: save_tokenizers(made, target, made_from=made_from)
+            )
+        return made
     cached = cache.cache_directory(cfg.cache_dir) / "tokenizers" / made_from
 
     def build(target: Path) -> None:

@@ -14,7 +14,7 @@ from seqgen.data.huggingface_tokenizer import HuggingFaceTokenizer
 from seqgen.data.huggingface_vocabulary import KINDS, Vocabulary
 from seqgen.data.multiline import LINE_END, MultilineTokenizer
 from seqgen.data.tokenizer import ByteTokenizer, SavableTokenizer, TableTokenizer, build_table
-from seqgen.errors import ConfigError, DataError
+from seqgen.errors import ConfigError, DataError, labelled
 
 TOKENIZER_JSON = "tokenizer.json"
 
@@ -124,7 +124,12 @@ def build_multiline_tokenizers(
         one = build_tokenizers(
             cfg, source_texts=parts, target_texts=lambda: (), lowercase=lowercase
         ).target
-    one = MultilineTokenizer(one)
+    return multiline_tokenizers(one, marks)
+
+
+def multiline_tokenizers(vocabulary: Any, marks: Sequence[str] | None) -> Tokenizers:
+    """The tokenizer of text without sources over a vocabulary; see `build_multiline_tokenizers`."""
+    one: Any = MultilineTokenizer(vocabulary)
     if marks is not None:
         one = ControlTokenizer(one, marks)
     return Tokenizers(one, one)
@@ -146,8 +151,40 @@ def build_dialogue_tokenizers(
       DataError: also if the template has no room for a turn; see `build_tokenizers`.
     """
     made = build_tokenizers(cfg, source_texts=texts, target_texts=lambda: (), lowercase=lowercase)
-    replies = ControlTokenizer(made.target, template.control_names)
+    return dialogue_tokenizers(made.target, template)
+
+
+def dialogue_tokenizers(vocabulary: Any, template: ChatTemplate) -> Tokenizers:
+    """The tokenizers of dialogues over a vocabulary; see `build_dialogue_tokenizers`."""
+    replies = ControlTokenizer(vocabulary, template.control_names)
     return Tokenizers(DialogueTokenizer(replies, template), replies)
+
+
+def vocabulary_of(tokenizer: Any) -> Any:
+    """What cuts text inside a tokenizer, without what is put around it for a kind of data."""
+    while hasattr(tokenizer, "inner"):
+        tokenizer = tokenizer.inner
+    return tokenizer
+
+
+def take_vocabularies(cfg: TokenizerConfig, *, lowercase: bool) -> Tokenizers:
+    """The bare vocabularies of the runs that `cfg` (kind 'run') names, source and target side.
+
+    Raises:
+      DataError: a run has no tokenizer, or one that treats capitals otherwise than `lowercase`.
+    """
+    paths = (cfg.path, cfg.target_path or cfg.path)
+    runs = [load_tokenizers(Path(path) / "tokenizer") for path in paths]
+    one, other = vocabulary_of(runs[0].source), vocabulary_of(runs[1].target)
+    for path, vocabulary in zip(paths, (one, other), strict=True):
+        if vocabulary.lowercase != lowercase:
+            wanted = str(vocabulary.lowercase).lower()
+            raise DataError(
+                f"the tokenizer of {path} has lowercase={wanted}, the data "
+                f"data.lowercase={str(lowercase).lower()}",
+                details=[labelled("choose", f"data.lowercase={wanted}, as that run")],
+            )
+    return Tokenizers(one, one if other.fingerprint == one.fingerprint else other)
 
 
 def save_tokenizers(tokenizers: Tokenizers, directory: Path, *, made_from: str) -> None:

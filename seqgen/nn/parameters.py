@@ -7,7 +7,7 @@ like 'decoder/layers/0/self_attention/query/kernel' are what checkpoints and rul
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -29,6 +29,40 @@ def param(value: Array, axes: tuple[str | None, ...], *, summed_axis: int = 0) -
     if len(axes) != value.ndim:
         raise ValueError(f"{len(axes)} axis names {axes} for an array of shape {value.shape}")
     return nnx.Param(value, logical_axes=axes, summed_axis=summed_axis)
+
+
+def part_names(name: str, axes: tuple[str | None, ...], shape: tuple[int, ...]) -> list[str]:
+    """The names of a parameter's parts: of its layers, where several are stacked, or its own.
+
+    'decoder/layers/norm/scale' with axes ('layers', 'embed') is 'decoder/layers/0/norm/scale', ...:
+    what the same model without `scan_layers` calls them.
+    """
+    if not axes or axes[0] != "layers":
+        return [name]
+    before, _, after = f"/{name}".partition("/layers/")
+    return [f"{before}/layers/{index}/{after}".lstrip("/") for index in range(shape[0])]
+
+
+def flat_parts(abstract: Params, axes: Params) -> dict[str, list[tuple[str, Any]]]:
+    """Name of each parameter -> (name, axes) of its parts (`part_names`), in the order of leaves.
+
+    Args:
+      abstract: nested dicts of anything with a shape.
+      axes: the same dicts with a tuple of axis names for each.
+    """
+
+    def walk(node: Params, names: Params, path: str) -> Iterator[tuple[str, Any, Any]]:
+        for key in sorted(node):
+            if isinstance(node[key], dict):
+                yield from walk(node[key], names[key], f"{path}{key}/")
+            else:
+                yield f"{path}{key}", node[key], names[key]
+
+    found = {}
+    for name, leaf, own in walk(abstract, axes, ""):
+        parts = part_names(name, own, leaf.shape)
+        found[name] = [(part, own if part == name else own[1:]) for part in parts]
+    return found
 
 
 class Definition:

@@ -46,6 +46,23 @@ class OptimizerConfig:
         0.0, help="largest global norm of the gradient (0 = no clipping)", minimum=0.0
     )
     momentum: float = option(0.0, help="momentum of sgd", minimum=0.0, maximum=1.0)
+    freeze: tuple[str, ...] = option(
+        (),
+        help="regular expressions that fit whole names of parameters ('encoder/.*'), which then "
+        "stay as they are; see docs/fine_tuning.md for names",
+    )
+    groups: tuple[str, ...] = option(
+        (),
+        help="learning rates by name: rules PATTERN=MULTIPLIER, the first that fits counts; "
+        "0 = frozen",
+    )
+    layer_decay: float = option(
+        1.0,
+        help="the learning rate falls by this factor from layer to layer, counted from the top; "
+        "embeddings are one deeper than the first layer",
+        minimum=0.01,
+        maximum=1.0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +129,33 @@ class TrainConfig:
         10, help="steps in a row with a non-finite loss or gradient that end the run", minimum=1
     )
     tensorboard: bool = option(True, help="also write TensorBoard events")
+
+
+@dataclasses.dataclass(frozen=True)
+class InitConfig:
+    """Where the first parameters come from: finished runs, or without any chance alone."""
+
+    runs: tuple[str, ...] = option(
+        (), help="run directories to begin from, each as DIR or NAME=DIR (NAMEs for init.map)"
+    )
+    checkpoint: str = option("best", help="of each run: best, last, avg:N or a step")
+    weights: str = option(
+        "ema",
+        help="the moving average where a run kept one, or always the parameters themselves",
+        choices=("ema", "params"),
+    )
+    map: tuple[str, ...] = option(
+        (),
+        help="rules 'PATTERN -> REPLACEMENT': PATTERN is searched at the start of each name of the "
+        "new model, and with REPLACEMENT in its place it is the name in the run (NAME:REPLACEMENT "
+        "says in which); the first that fits counts. Without one, names are the same in one run",
+    )
+    fresh: tuple[str, ...] = option(
+        (), help="regular expressions that fit whole names of what starts random all the same"
+    )
+    use_all: bool = option(
+        False, help="refuse runs of which some parameters would not be used, and not just count"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

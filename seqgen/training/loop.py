@@ -45,6 +45,7 @@ def train(
     mesh_cfg: MeshConfig | None = None,
     carry_rows: int = 0,
     evaluators: Sequence[Evaluator] = (),
+    begin: Callable[[Params], Params] | None = None,
     identity: Mapping[str, Any] | None = None,
     identity_defaults: Mapping[str, Any] | None = None,
     facts: Mapping[str, Any] | None = None,
@@ -63,6 +64,7 @@ def train(
       mesh_cfg: devices; one by default.
       carry_rows: rows of every batch, where the model's state goes on from batch to batch.
       evaluators: called in turn with (params, step); the moving average is given where it exists.
+      begin: gives a new run its first parameters, made of the random ones.
       identity: JSON values that must not change between resumes ({'model', 'tokenizer', 'data'}).
       identity_defaults: dotted name -> value of what an older checkpoint may not know.
       facts: further JSON values for each manifest ('config_hash').
@@ -105,7 +107,7 @@ def train(
     with progress.phase("restore"):
         restored = store.restore(setup.abstract)
     if restored is None:
-        state, host = setup.init(), HostRecord()
+        state, host = setup.init(begin), HostRecord()
     else:
         state, host = restored[0], HostRecord.from_json(restored[1]).resumed()
         progress.line(f"resumed at step {int(state.step):,}")
@@ -117,7 +119,7 @@ def train(
     # ---- around the step ------------------------------------------------------------------------
     compiles: list[CompileReport] = []
     run_step = setup.make_step(wrap=progress.phase, report=compiles.append)
-    names, meter = list(flatten(setup.abstract.params)), Meter()
+    names, meter = list(flatten(setup.groups.select(setup.abstract.params))), Meter()
     pending: list[tuple[int, Any]] = []  # metrics of steps that stay on the device until a log step
     with contextlib.ExitStack() as stack:
         stack.enter_context(run.failure_status())

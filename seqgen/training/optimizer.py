@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from seqgen.training.config import OptimizerConfig
+from seqgen.training.parameter_groups import ParameterGroups
 from seqgen.types import Array, Params, load_component
 
 # An update rule without its learning rate, clipping and decay.
@@ -44,7 +45,11 @@ def learning_rate(cfg: OptimizerConfig, update: Any, *, num_steps: int) -> Array
 
 
 def build_optimizer(
-    cfg: OptimizerConfig, *, num_steps: int, axes: Params | None = None
+    cfg: OptimizerConfig,
+    *,
+    num_steps: int,
+    axes: Params | None = None,
+    groups: ParameterGroups | None = None,
 ) -> optax.GradientTransformation:
     """Update rule, weight decay and learning rate as one transformation.
 
@@ -58,15 +63,46 @@ def build_optimizer(
       num_steps: where cosine and linear end unless `cfg.decay_steps` says otherwise.
       axes: tuple of axis names for each parameter. Decay is for matrices only: parameters with at
         least two axes besides 'layers'. Without `axes` the number of dimensions decides.
+      groups: which parameters are trained and at what rates; all at one by default. Trees that are
+        given may be whole or selected; updates have None where a parameter is frozen.
     """
     rule = load_component(cfg.name, RULES, what="optimizer")
     parts = [rule(cfg)]
+    if groups is not None and axes is not None:
+        axes = groups.select(axes)
     if cfg.weight_decay and cfg.name != "adam" and cfg.name != "sgd":
         parts.append(optax.add_decayed_weights(cfg.weight_decay, mask=_matrix_mask(axes)))
     parts.append(
         optax.scale_by_learning_rate(lambda count: learning_rate(cfg, count, num_steps=num_steps))
     )
-    return _with_plain_state(optax.chain(*parts))
+    if groups is None:
+        return _with_plain_state(optax.chain(*parts))
+    if not groups.is_plain:
+        parts.append(_scale_by_rates(groups.select(groups.rates)))
+    return _selecting(_with_plain_state(optax.chain(*parts)), groups)
+
+
+def _scale_by_rates(rates: Params) -> optax.GradientTransformation:
+    def scale(update: Array, rate: Any) -> Array:
+        # Added to anything, -0.0 changes no bit of it.
+        return jnp.where(rate == 0.0, -0.0, update * rate)
+
+    return optax.stateless(lambda updates, params: jax.tree.map(scale, updates, rates))
+
+
+def _selecting(
+    inner: optax.GradientTransformation, groups: ParameterGroups
+) -> optax.GradientTransformation:
+    """The same transformation of what is trained; nothing is kept for the rest."""
+
+    def init(params: Params) -> Any:
+        return inner.init(groups.select(params))
+
+    def update(updates: Params, state: Any, params: Params | None = None) -> tuple[Any, Any]:
+        chosen = None if params is None else groups.select(params)
+        return inner.update(groups.select(updates), state, chosen)
+
+    return optax.GradientTransformation(init, update)
 
 
 def _adam(cfg: OptimizerConfig) -> optax.GradientTransformation:

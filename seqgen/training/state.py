@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -107,18 +108,28 @@ def init_state(
     seed: int = 0,
     use_ema: bool = False,
     carry_rows: int = 0,
+    begin: Callable[[Params], Params] | None = None,
 ) -> TrainState:
-    """The state before the first step, each leaf created where it will live."""
+    """The state before the first step, each leaf created where it will live.
+
+    `begin`: gives the parameters to start from (any arrays), made of the random ones.
+    """
     options: dict[str, Any] = {"seed": seed, "use_ema": use_ema}
     abstract = abstract_state(
         definition, optimizer, layout=layout, carry_rows=carry_rows, **options
     )
 
-    def init() -> TrainState:
-        params = definition.init(jax.random.key(seed))
+    def draw() -> Params:
+        return definition.init(jax.random.key(seed))
+
+    def state(params: Params) -> TrainState:
         return fresh_state(params, optimizer, carry=abstract.carry, **options)
 
-    return jax.jit(init, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, abstract))()
+    places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    if begin is None:
+        return jax.jit(lambda: state(draw()), out_shardings=places)()
+    params = begin(jax.jit(draw, out_shardings=places.params)())
+    return jax.jit(state, out_shardings=places)(jax.device_put(params, places.params))
 
 
 def flatten(tree: PyTree) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from seqgen.training.compilation import CompiledStep, CompileReport
 from seqgen.training.config import OptimizerConfig, TrainConfig
 from seqgen.training.loss import WEIGHT, AnyBatch, further_predictions, make_carrying_loss
 from seqgen.training.optimizer import learning_rate
+from seqgen.training.parameter_groups import ParameterGroups
 from seqgen.training.sharding import Layout
 from seqgen.training.state import TrainState
 from seqgen.types import Array, Params, PyTree
@@ -38,8 +39,11 @@ def make_update(
     *,
     train_cfg: TrainConfig,
     optimizer_cfg: OptimizerConfig,
+    groups: ParameterGroups | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """`update(state, gradient sums, loss sums, carry=None)`: divide, clip, check, update.
+
+    Of parameters that `groups` freezes there are no gradients (None), and they stay as they are.
 
     A step whose loss, gradient or update is not finite advances `step` and the counters, and leaves
     params, optimiser state, moving average and carry as they are, bit for bit. `carry`: after the
@@ -49,12 +53,14 @@ def make_update(
     number. Written in line, XLA:CPU would compute the norm over all leaves again inside the loop of
     each leaf, in programs ten times as long.
     """
+    select = (lambda tree: tree) if groups is None else groups.select
 
     def spend(operand: tuple[Any, ...]) -> tuple[Any, ...]:
         scale, decay, grads, params, opt_state, ema = operand
         grads = jax.tree.map(lambda leaf: leaf * scale, grads)
         updates, after = optimizer.update(grads, opt_state, params)
-        candidate = optax.apply_updates(params, updates)
+        candidate = optax.apply_updates(select(params), updates)
+        candidate = candidate if groups is None else groups.merge(candidate, params)
         average = ema and jax.tree.map(lambda a, b: a + (1.0 - decay) * (b - a), ema, candidate)
         good = jnp.isfinite(jnp.sum(_squares(updates)))
         old, new = (params, opt_state, ema), (candidate, after, average)
@@ -128,6 +134,7 @@ def make_train_step(
     layout: Layout,
     compute_dtype: str,
     abstract: TrainState,
+    groups: ParameterGroups | None = None,
     wrap: Callable[[str], Any] = contextlib.nullcontext,
     report: Callable[[CompileReport], None] = lambda report: None,
 ) -> Callable[[TrainState, Sequence[AnyBatch]], tuple[TrainState, Metrics]]:
@@ -135,8 +142,8 @@ def make_train_step(
 
     Metrics are device scalars: means 'loss', 'nll', 'accuracy' over real tokens, their 'weight',
     'grad_norm', 'learning_rate', 'bad', the counters 'bad_steps' and 'bad_run', and 'bad_leaf'
-    (index of the first parameter whose gradient is not finite; meaningless in a good step); of
-    each further prediction the means 'NAME_nll' and 'NAME_accuracy'.
+    (index of the first trained parameter whose gradient is not finite; meaningless in a good step);
+    of each further prediction the means 'NAME_nll' and 'NAME_accuracy'.
 
     Args:
       definition: the model.
@@ -146,12 +153,23 @@ def make_train_step(
       layout: where state and batches live.
       compute_dtype: 'float32' or 'bfloat16'.
       abstract: shapes and shardings of the state (`abstract_state`).
+      groups: which parameters are trained; all by default.
       wrap: `wrap(label)` is a context manager that stands around every compilation.
       report: receives a CompileReport after every compilation.
     """
     loss = make_carrying_loss(definition, train_cfg, compute_dtype=compute_dtype)
-    gradient = jax.grad(loss, has_aux=True)
-    update = make_update(optimizer, train_cfg=train_cfg, optimizer_cfg=optimizer_cfg)
+    select = (lambda tree: tree) if groups is None else groups.select
+
+    def gradient(params: Params, batch: AnyBatch, key: Array, carry: PyTree) -> Any:
+        """Of what is trained alone; also `(sums, carry)`."""
+
+        def of_trained(part: Params) -> Any:
+            whole = part if groups is None else groups.merge(part, params)
+            return loss(whole, batch, key, carry)
+
+        return jax.grad(of_trained, has_aux=True)(select(params))
+
+    update = make_update(optimizer, train_cfg=train_cfg, optimizer_cfg=optimizer_cfg, groups=groups)
     places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     build = functools.partial(CompiledStep, wrap=wrap, report=report, layout=layout)
 
@@ -187,7 +205,7 @@ def make_train_step(
 
     assert abstract.carry is None, "the config's check sees to it"
     whole = layout.replicated
-    total_places = (places.params, whole)
+    total_places = (select(places.params), whole)
     accumulate = build(
         add,
         name="gradients",
@@ -208,7 +226,7 @@ def make_train_step(
         """Sums of nothing; which there are, the model's predictions say."""
         with layout.activations():
             sums, _ = jax.eval_shape(loss, abstract.params, batch, None, None)[1]
-        blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), (abstract.params, sums))
+        blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), (select(abstract.params), sums))
         return jax.device_put(blank, total_places, may_alias=False)
 
     def several(state: TrainState, batches: Sequence[AnyBatch]) -> tuple[TrainState, Metrics]:

@@ -1,0 +1,208 @@
+"""Which parameters are trained, and how fast: frozen ones, rates by name, rates by depth.
+
+Layer-wise rates: Howard and Ruder, "Universal language model fine-tuning", 2018, section 3.2
+(discriminative fine-tuning), and Clark et al., "ELECTRA", 2020, appendix A and its code. Names are
+those of `nn.parameters.part_names`: of stacked layers each has a name and a rate of its own.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from seqgen.errors import refuse
+from seqgen.nn.parameters import flat_parts
+from seqgen.training.config import OptimizerConfig
+from seqgen.types import Params, PyTree, nearest
+
+_LAYER = re.compile(r"^(.*?)/(\d+)/")
+# What is read before the first layer of a stack: tables, what is added to them, their norm.
+_SOURCE_INPUT = ("source_embedding/", "embedding/", "token_types/", "embedding_norm/")
+_TARGET_INPUT = ("target_embedding/",)
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterGroups:
+    """What the optimiser makes of each parameter.
+
+    Attributes:
+      trained: nested dicts of bool, as the parameters; False = frozen.
+      rates: the same dicts of what each update is multiplied with: a float, or float32 [L, 1, ...]
+        for stacked layers. 0 = that layer is frozen.
+    """
+
+    trained: Params
+    rates: Params
+
+    @classmethod
+    def of(
+        cls,
+        abstract: Params,
+        axes: Params,
+        cfg: OptimizerConfig,
+        *,
+        is_trained: Callable[[str], bool] = lambda name: True,
+    ) -> "ParameterGroups":
+        """By the names of the parameters.
+
+        Args:
+          abstract: shapes of the parameters.
+          axes: their axis names.
+          cfg: `freeze`, `groups`, `layer_decay`.
+          is_trained: False for what is frozen beside `cfg.freeze`.
+
+        Raises:
+          ConfigError: a pattern is no regular expression or fits no parameter, or nothing is left
+            to train.
+        """
+        parts = flat_parts(abstract, axes)
+        names = [name for row in parts.values() for name, _ in row]
+        groups = [parse_group(text) for text in cfg.groups]
+        for option, patterns in (("freeze", cfg.freeze), ("groups", [p for p, _ in groups])):
+            check_patterns(f"optimizer.{option}", patterns, names)
+        depths = depth_from_top(names) if cfg.layer_decay != 1.0 else {}
+
+        def rate(name: str) -> float:
+            if not is_trained(name) or any(re.fullmatch(p, name) for p in cfg.freeze):
+                return 0.0
+            own = next((value for p, value in groups if re.fullmatch(p, name)), 1.0)
+            return own * cfg.layer_decay ** depths.get(name, 0)
+
+        trained: Params = {}
+        rates: Params = {}
+        for name, row in parts.items():
+            found = [rate(part) for part, _ in row]
+            _put(trained, name, any(found))
+            if row[0][0] == name or len(set(found)) == 1:
+                _put(rates, name, found[0])
+            else:
+                shape = (-1,) + (1,) * len(row[0][1])
+                _put(rates, name, np.array(found, np.float32).reshape(shape))
+        if not any(_leaves(trained)):
+            refuse(
+                "optimizer.freeze leaves nothing to train",
+                ("frozen", f"{len(names)} parameters"),
+            )
+        return cls(trained, rates)
+
+    @property
+    def is_plain(self) -> bool:
+        """Everything is trained at one rate."""
+        return all(type(rate) is float and rate == 1.0 for rate in _leaves(self.rates))
+
+    @property
+    def trains_all(self) -> bool:
+        """Nothing is frozen whole."""
+        return all(_leaves(self.trained))
+
+    def select(self, tree: PyTree) -> PyTree:
+        """A tree like the parameters with None, no leaf, in place of what is frozen."""
+        return _choose(self.trained, tree)
+
+    def merge(self, part: PyTree, whole: PyTree) -> PyTree:
+        """`part` (made by `select`), what is frozen taken from `whole`."""
+        return _merge(self.trained, part, whole)
+
+
+def parse_group(text: str) -> tuple[str, float]:
+    """A rule 'PATTERN=MULTIPLIER' of `optimizer.groups`.
+
+    Raises:
+      ConfigError: it has another form.
+    """
+    pattern, equals, number = text.rpartition("=")
+    try:
+        value = float(number)
+    except ValueError:
+        value = -1.0
+    if not equals or not pattern or not 0.0 <= value < float("inf"):
+        refuse(
+            f"bad rule in optimizer.groups: {text!r}",
+            ("a rule is", "PATTERN=MULTIPLIER, such as encoder/.*=0.1; 0 = frozen"),
+        )
+    return pattern, value
+
+
+def frozen_patterns(cfg: OptimizerConfig) -> tuple[str, ...]:
+    """What decides which parameters have a state in the optimiser."""
+    zero = (text for text in cfg.groups if parse_group(text)[1] == 0.0)
+    return (*cfg.freeze, *zero)
+
+
+def check_patterns(option: str, patterns: Iterable[str], names: Iterable[str]) -> None:
+    """Refuse a pattern that is no regular expression, or that fits none of `names` whole.
+
+    Raises:
+      ConfigError: the first of them, with the name that is nearest to it.
+    """
+    names = list(names)
+    for pattern in patterns:
+        try:
+            expression = re.compile(pattern)
+        except re.error as error:
+            refuse(f"{option}: {pattern!r} is no regular expression", ("reason", str(error)))
+        if not any(expression.fullmatch(name) for name in names):
+            guess = nearest(pattern, names) or names[0]
+            refuse(
+                f"{option}: {pattern!r} fits the whole name of no parameter",
+                ("names are like", guess),
+                ("parts of names", f".*{pattern}.*" if "*" not in pattern else "with .* around"),
+            )
+
+
+def depth_from_top(names: Iterable[str]) -> dict[str, int]:
+    """How many layers above each parameter, its own counted: 1 for the top layer of a stack.
+
+    The layers of encoder and decoder are counted each on its own. Tables and positions that a
+    stack reads are one deeper than its first layer; what stands beside or above a stack (heads, its
+    last norm, attention, bridges) is 0 and not in the answer.
+    """
+    names = list(names)
+    layers: dict[str, int] = {}  # first part of a name -> layers of that stack
+    for name in names:
+        if match := _LAYER.match(name):
+            side = name.partition("/")[0]
+            layers[side] = max(layers.get(side, 0), int(match[2]) + 1)
+    source, target = layers.get("encoder", 0), layers.get("decoder", 0)
+    shared = not any(name.startswith(_SOURCE_INPUT[:2]) for name in names)
+    depths = {}
+    for name in names:
+        side = name.partition("/")[0]
+        if match := _LAYER.match(name):
+            depths[name] = layers[side] - int(match[2])
+        elif "learned_positions/" in name and side in layers:
+            depths[name] = layers[side] + 1
+        elif name.startswith(_SOURCE_INPUT):
+            depths[name] = source + 1
+        elif name.startswith(_TARGET_INPUT):
+            depths[name] = (max(source, target) if shared else target) + 1
+    return depths
+
+
+def _put(tree: Params, name: str, value: Any) -> None:
+    *path, last = name.split("/")
+    for key in path:
+        tree = tree.setdefault(key, {})
+    tree[last] = value
+
+
+def _leaves(tree: Mapping[str, Any]) -> list[Any]:
+    return [
+        leaf
+        for node in tree.values()
+        for leaf in (_leaves(node) if isinstance(node, dict) else [node])
+    ]
+
+
+def _choose(trained: Any, tree: Any) -> Any:
+    if isinstance(trained, dict):
+        return {key: _choose(trained[key], tree[key]) for key in tree}
+    return tree if trained else None
+
+
+def _merge(trained: Any, part: Any, whole: Any) -> Any:
+    if isinstance(trained, dict):
+        return {key: _merge(trained[key], part[key], whole[key]) for key in whole}
+    return part if trained else whole
