@@ -22,8 +22,8 @@ class TokenizerConfig:
         "bpe",
         choices=TOKENIZER_KINDS,
         help="SentencePiece BPE or unigram trained on the corpus, words between spaces, "
-        "characters, bytes, a vocabulary of yours (SentencePiece, WordPiece, byte-level BPE), or that "
-        "of another run",
+        "characters, bytes, a vocabulary of yours (SentencePiece, WordPiece, byte-level BPE), or "
+        "that of another run",
     )
     vocab_size: int = option(
         10_000,
