@@ -21,6 +21,7 @@ import numpy as np
 
 from seqgen.decoding.batching import pad_rows, plan_batches
 from seqgen.decoding.config import TOKEN_OPTIONS, DecodeConfig, SearchShape, SearchValues
+from seqgen.decoding.constraints import length_limits
 from seqgen.decoding.generate import search
 from seqgen.decoding.hypotheses import Hypotheses
 from seqgen.decoding.prompts import Prompt, pack_prompts, split_prompts
@@ -61,6 +62,7 @@ class Generator:
         max_target_len: int | None = None,
         reads_prompts: bool = False,
         shortlist: Shortlist | None = None,
+        draft: tuple[Any, Params] | None = None,
     ):
         """Binds the parts; nothing is compiled yet.
 
@@ -77,6 +79,8 @@ class Generator:
             target tokenizer.
           shortlist: what answers are made of; None = all tokens. Scores of given targets
             (`score`) are those of the whole vocabulary either way.
+          draft: definition and parameters of a smaller model of the same vocabulary, which proposes
+            tokens to this one (`decoding.speculative`).
 
         Raises:
           ConfigError: a shortlist for prompts, which are no sources to be translated.
@@ -97,12 +101,14 @@ class Generator:
             reads_prompts=reads_prompts,
         )
         self._shortlist = shortlist
+        self._draft_params = None if draft is None else jax.device_put(draft[1])
         self._known_values: tuple[Any, Any] = None, None
         self._stop_tables: dict[tuple[str, ...], Array] = {}
         self._compiled: set[Hashable] = set()
         self._compiling = threading.Lock()
         self._search = jax.jit(
-            functools.partial(_search, definition), static_argnames=("shape", "max_len")
+            functools.partial(_search, definition, draft=None if draft is None else draft[0]),
+            static_argnames=("shape", "max_len"),
         )
         self._target_log_probs = jax.jit(functools.partial(_target_log_probs, definition))
 
@@ -110,6 +116,16 @@ class Generator:
     def reads_prompts(self) -> bool:
         """Whether texts are prompts."""
         return self._texts.reads_prompts
+
+    @property
+    def has_shortlist(self) -> bool:
+        """Whether answers are made of some tokens only."""
+        return self._shortlist is not None
+
+    @property
+    def limits(self) -> tuple[int | None, int | None]:
+        """`max_source_len` and `max_target_len`."""
+        return self._texts.max_source_len, self._texts.max_target_len
 
     @property
     def source_tokenizer(self) -> Tokenizer:
@@ -163,6 +179,17 @@ class Generator:
             raise ConfigError(
                 f"{', '.join(named)}: tokens of the whole vocabulary, and a shortlist cuts it",
                 details=["leave out      the option, or the shortlist"],
+            )
+        if self._draft_params is not None:
+            _check_draft(config)
+        elif "num_draft_tokens" in overrides:
+            raise ConfigError(
+                "num_draft_tokens: read only with a draft", details=["add            --draft=RUN"]
+            )
+        if config.contrastive_k and self._shortlist is not None:
+            raise ConfigError(
+                "contrastive_k: compares hidden states, and a shortlist leaves none",
+                details=["leave out      one of them"],
             )
         self._values(config)  # what cannot be written in the vocabulary is refused at the call
         return self._stream(iter(lines), progress or (lambda count: None), config)
@@ -309,10 +336,20 @@ class Generator:
         rows = source.ids.shape[0]
         padded = np.asarray(numbers + numbers[-1:] * (rows - len(numbers)), np.uint32)
         values = self._values(config)
+        if values.required_words is not None:
+            lengths = np.asarray(source.segments).sum(axis=1)
+            limits = length_limits(values, lengths, max_len=max_len) - 1
+            self._texts.check_room(
+                config,
+                values.required_words,
+                np.asarray(limits if prompt is None else prompt.limits),
+                numbers,
+            )
         rules = jax.tree.structure(values)  # which are on
         candidates = None if self._shortlist is None else self._shortlist.candidates(source)
         shapes = jax.tree.map(np.shape, (source, prompt, candidates))
-        with self._first_use((str(shapes), config.shape(), rules, max_len)):
+        shape = config.shape(drafted=self._draft_params is not None)
+        with self._first_use((str(shapes), shape, rules, max_len)):
             found = self._search(
                 self.params,
                 source,
@@ -321,7 +358,8 @@ class Generator:
                 values,
                 prompt,
                 candidates,
-                shape=config.shape(),
+                self._draft_params,
+                shape=shape,
                 max_len=max_len,
             )
         return jax.device_get(found)
@@ -353,6 +391,14 @@ class Generator:
         return pad_rows(lines, config, limit=self._texts.max_source_len)
 
 
+def _check_draft(config: DecodeConfig) -> None:
+    if max(config.num_beams, config.num_return_sequences) > 1 or config.contrastive_k:
+        raise ConfigError(
+            "a draft proposes tokens to greedy search, or to one sample a line",
+            details=["set            num_beams=1, num_return_sequences=1 and contrastive_k=0"],
+        )
+
+
 def _empty_answers(config: DecodeConfig) -> list[Hypothesis]:
     empty = Hypothesis(text="", score=math.nan, ids=(), log_prob=math.nan)
     return [empty] * config.num_return_sequences
@@ -367,9 +413,11 @@ def _search(
     values: SearchValues,
     prompt: Prompt | None,
     candidates: Candidates | None,
+    draft_params: Params | None = None,
     *,
     shape: SearchShape,
     max_len: int,
+    draft: Any = None,
 ) -> Hypotheses:
     return search(
         definition.bind(params),
@@ -380,6 +428,7 @@ def _search(
         max_len=max_len,
         prompt=prompt,
         candidates=candidates,
+        draft=None if draft is None else draft.bind(draft_params),
     )
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 
+from seqgen import companions, data
 from seqgen import config as config_module
-from seqgen import data
 from seqgen.config import Config
 from seqgen.decoding.shortlist import Shortlist
 from seqgen.errors import ConfigError, DataError
@@ -131,17 +131,19 @@ class Run:
 
 
 def load(
-    workdir: str | pathlib.Path,
+    workdir: str | pathlib.Path | Sequence[str | pathlib.Path],
     *,
     checkpoint: str | int = "best",
     compute_dtype: str = SCORING_DTYPE,
     quantize: str = "none",
     shortlist: int = 0,
+    ensemble_mean: str = "probs",
+    draft: str | pathlib.Path | None = None,
 ) -> Generator:
-    """A trained model ready to answer text.
+    """A trained model, or several as one, ready to answer text.
 
     Args:
-      workdir: the run directory.
+      workdir: the run directory; of an ensemble several, whose first one gives the options.
       checkpoint: 'best', 'last', 'avg:N' (mean of the newest N) or a step.
       compute_dtype: 'float32', or 'bfloat16': operands of the matrix products are rounded, which is
         faster on most machines, and a line's answer may then depend on its batch.
@@ -150,17 +152,62 @@ def load(
         products stay in `compute_dtype`.
       shortlist: answers are made of so many likeliest translations of each token of their source
         and the most frequent tokens (see `Run.shortlist`); 0 = of the whole vocabulary.
+      ensemble_mean: of several runs, 'probs' (the mean of their probabilities) or 'log_probs' (of
+        their log-probabilities, normalised again).
+      draft: directory of a smaller run of the same vocabulary, which proposes tokens that the model
+        checks several at once: the same greedy text in fewer passes.
 
     Raises:
-      ConfigError: there is no run or no such checkpoint, or an option is not known.
+      ConfigError: there is no run or no such checkpoint, an option is not known, or the runs do
+        not share a vocabulary.
       CheckpointError: no checkpoint can be used.
       DataError: a shortlist is wanted, and cannot be learnt or belongs to other tokenizers.
     """
     enable_compile_cache()
-    run = Run.open(workdir, compute_dtype=compute_dtype)
-    return run.generator(
-        run.params(checkpoint), quantize=quantize, shortlist=run.shortlist(shortlist)
+    paths = [workdir] if isinstance(workdir, str | pathlib.Path) else list(workdir)
+    opened = [Run.open(path, compute_dtype=compute_dtype) for path in paths]
+    if len(opened) == 1:
+        run = opened[0]
+        params = run.params(checkpoint)
+        answering = run.generator(params, quantize=quantize, shortlist=run.shortlist(shortlist))
+    else:
+        answering = _join(
+            opened, checkpoint, quantize=quantize, shortlist=shortlist, ensemble_mean=ensemble_mean
+        )
+    return answering if draft is None else _add_draft(answering, opened[0], draft, quantize)
+
+
+def _add_draft(
+    answering: Generator, run: Run, draft: str | pathlib.Path, quantize: str
+) -> Generator:
+    proposing = Run.open(draft, compute_dtype=run.compute_dtype)
+    if answering.has_shortlist:
+        raise ConfigError(
+            "a shortlist with a draft, which proposes tokens of the whole vocabulary",
+            details=["leave out      one of them"],
+        )
+    return companions.with_draft(
+        answering,
+        proposing.generator(proposing.params(), quantize=quantize),
+        (str(run.path), str(proposing.path)),
     )
+
+
+def _join(
+    opened: Sequence[Run],
+    checkpoint: str | int,
+    *,
+    quantize: str,
+    shortlist: int,
+    ensemble_mean: str,
+) -> Generator:
+    if shortlist:
+        raise ConfigError(
+            f"shortlist={shortlist} with an ensemble of {len(opened)} runs",
+            details=["its members are normalised over the whole vocabulary: leave it out"],
+        )
+    parts = [run.generator(run.params(checkpoint), quantize=quantize) for run in opened]
+    return companions.join(parts, [str(run.path) for run in opened], mean=ensemble_mean)
 
 
 def build_definition(cfg: Config, tokenizers: data.Tokenizers, *, compute_dtype: str) -> Definition:
@@ -213,7 +260,7 @@ def make_generator(
 
 
 def evaluate(
-    workdir: str | pathlib.Path,
+    workdir: str | pathlib.Path | Sequence[str | pathlib.Path],
     *,
     split: str | None = None,
     checkpoint: str | int = "best",
@@ -223,12 +270,14 @@ def evaluate(
     compute_dtype: str = SCORING_DTYPE,
     quantize: str = "none",
     shortlist: int = 0,
+    ensemble_mean: str = "probs",
+    draft: str | pathlib.Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[dict[str, Any], list[data.Pair], list[str]]:
-    """Score a run on a split.
+    """Score a run, or an ensemble of several, on a split.
 
     Args:
-      workdir: the run directory.
+      workdir: the run directory; of an ensemble several, whose first one gives corpus and rules.
       split: a file stem; 'test' means the only split whose name starts with it. None = 'test', or
         'val' where the corpus has no split that starts so.
       checkpoint: 'best', 'last', 'avg:N' or a step.
@@ -237,6 +286,7 @@ def evaluate(
       data_dir: of the corpus, if it is no longer where it was.
       compute_dtype: of loss and answers alike; see `load`.
       quantize, shortlist: of the answers alone; see `load`.
+      ensemble_mean, draft: see `load`.
       progress: called with the number of decoded lines.
 
     Returns:
@@ -249,7 +299,9 @@ def evaluate(
       DataError: no such split.
     """
     enable_compile_cache()
-    run = Run.open(workdir, compute_dtype=compute_dtype)
+    paths = [workdir] if isinstance(workdir, str | pathlib.Path) else list(workdir)
+    opened = [Run.open(path, compute_dtype=compute_dtype) for path in paths]
+    run = opened[0]
     cfg = run.config
     rules = cfg.evaluation
     rules = dataclasses.replace(rules, metrics=tuple(dict.fromkeys((*rules.metrics, *metrics))))
@@ -258,23 +310,44 @@ def evaluate(
     if split is None:
         split = "test" if any(name.startswith("test") for name in text.splits) else "val"
     split = pick_split(split, text.splits)
-    params = jax.device_put(run.params(checkpoint))
-    eval_step = make_eval_step(
-        run.definition,
-        train_cfg=cfg.train,
-        layout=Layout.of(type(cfg.mesh)()),
-        compute_dtype=compute_dtype,
-        streams=cfg.data.streams,
-    )
+    together = None
+    if len(opened) > 1:
+        together = _join(
+            opened, checkpoint, quantize="none", shortlist=shortlist, ensemble_mean=ensemble_mean
+        )
+        if cfg.data.streams or cfg.data.objective.name != "causal":
+            raise ConfigError(
+                "an ensemble is measured on pairs, and on plain text in blocks",
+                details=["else           evaluate its members apart"],
+            )
+        params, eval_step = together.params, companions.make_eval_step(together.definition)
+    else:
+        params = jax.device_put(run.params(checkpoint))
+        eval_step = make_eval_step(
+            run.definition,
+            train_cfg=cfg.train,
+            layout=Layout.of(type(cfg.mesh)()),
+            compute_dtype=compute_dtype,
+            streams=cfg.data.streams,
+        )
     values = evaluators.teacher_forced_values(eval_step, params, text.eval_batches(split))
     if cfg.data.contiguous:
         objective = cfg.data.objective.name
         size = text.text_size(split) if objective == "causal" else None
         report = evaluators.text_report(split=split, values=values, size=size, objective=objective)
         return report, [], []
-    generator = run.generator(
-        params, quantize=quantize, shortlist=run.shortlist(shortlist, data_dir=data_dir)
-    )
+    if together is None:
+        generator = run.generator(
+            params, quantize=quantize, shortlist=run.shortlist(shortlist, data_dir=data_dir)
+        )
+    elif quantize == "none":
+        generator = together
+    else:
+        generator = _join(
+            opened, checkpoint, quantize=quantize, shortlist=0, ensemble_mean=ensemble_mean
+        )
+    if draft is not None:
+        generator = _add_draft(generator, run, draft, quantize)
     examples = text.examples(split)
     sources = [example["source"] for example in examples]
     hypotheses = [

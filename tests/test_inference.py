@@ -271,7 +271,13 @@ def test_few_shapes_are_compiled_with_a_shortlist(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "option", [{"bad_words": ["a"]}, {"forced_prefix": "a"}, {"stop_token_ids": [7]}]
+    "option",
+    [
+        {"bad_words": ["a"]},
+        {"forced_prefix": "a"},
+        {"stop_token_ids": [7]},
+        {"required_words": ["a"], "num_beams": 2},
+    ],
 )
 def test_rules_that_name_tokens_refuse_a_shortlist(option):
     cut = Shortlist(np.zeros((16, 2), np.int32), np.arange(4, 10, dtype=np.int32), 40)

@@ -7,7 +7,7 @@ import math
 import sys
 from typing import Any
 
-from seqgen.cli.arguments import add_run_arguments, add_verb, parse_checkpoint, require_run
+from seqgen.cli.arguments import add_run_arguments, add_verb, parse_checkpoint, runs_of
 from seqgen.cli.counter import line_counter
 from seqgen.cli.text_files import output
 from seqgen.errors import ConfigError
@@ -86,12 +86,12 @@ def run(args: argparse.Namespace) -> int:
     checkpoint = parse_checkpoint(args.checkpoint)
     edges = _edges(args.by_length)
     metrics = _metrics(args.metrics)
-    workdir = require_run(args.workdir)
+    workdirs, companions = runs_of(args)
     from seqgen import config, runs
     from seqgen.evaluation import by_length, scores, table
     from seqgen.evaluation.references import references_of
 
-    cfg = config.read_json(workdir / "config.json")
+    cfg = config.read_json(workdirs[0] / "config.json")
     options = search_options(args)
     if cfg.data.contiguous:
         _refuse_answers(args)
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         file = stack.enter_context(output(args.output)) if args.output else None
         with line_counter("decoded") as progress:
             report, examples, hypotheses = runs.evaluate(
-                workdir,
+                workdirs,
                 split=args.split,
                 checkpoint=checkpoint,
                 overrides=options,
@@ -111,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
                 quantize=args.quantize,
                 shortlist=args.shortlist,
                 progress=progress,
+                **companions,
             )
         if file is not None:
             file.writelines(line + "\n" for line in hypotheses)
@@ -121,6 +122,11 @@ def run(args: argparse.Namespace) -> int:
         "quantize": args.quantize,
         "shortlist": args.shortlist,
     }
+    if len(workdirs) > 1:
+        facts["ensemble"] = [str(path) for path in workdirs]
+        facts["ensemble_mean"] = args.ensemble_mean or "probs"
+    if args.draft is not None:
+        facts["draft"] = str(args.draft)
     if not cfg.data.contiguous:
         facts |= beam_facts(cfg, options)
     result = {**report, **facts}

@@ -9,7 +9,7 @@ import math
 import sys
 from typing import Any
 
-from seqgen.cli.arguments import add_run_arguments, add_verb, parse_checkpoint, require_run
+from seqgen.cli.arguments import add_run_arguments, add_verb, parse_checkpoint, runs_of
 from seqgen.cli.counter import Totals, line_counter
 from seqgen.cli.evaluate import add_search_arguments, search_options
 from seqgen.cli.text_files import escape, output, read_lines, unescape
@@ -21,6 +21,7 @@ seqgen generate --workdir=RUN --input=test.en --output=test.hyp --num_beams=5
 seqgen generate --workdir=RUN --num_beams=5 --num_return_sequences=5 --scores < test.en
 seqgen generate --workdir=RUN --do_sample --temperature=0.8 --top_p=0.9 --seed=1 < test.en
 seqgen generate --workdir=RUN --do_sample --num_return_sequences=16 --mbr < test.en
+seqgen generate --workdir=RUN --ensemble=RUN2,RUN3 --num_beams=5 < test.en
 seqgen generate --workdir=LM --prompt='ROMEO:\\n' --do_sample --max_new_tokens=100 --stop='\\n\\n'
 seqgen generate --workdir=LM --input=prompts.txt --do_sample --num_return_sequences=3"""
 
@@ -69,6 +70,15 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--length_penalty_kind", metavar="KIND", help="length, wu or none (docs/decoding.md)"
     )
+    parser.add_argument(
+        "--num_beam_groups", type=int, metavar="G", help="diverse beam search by so many groups"
+    )
+    parser.add_argument(
+        "--diversity_penalty", type=float, metavar="X", help="... off a logit that others just took"
+    )
+    parser.add_argument(
+        "--coverage_penalty", type=float, metavar="BETA", help="beams: off what leaves sources out"
+    )
     parser.add_argument("--early_stopping", metavar="RULE", help="safe, first or heuristic")
     parser.add_argument(
         "--suppress_unk", action="store_const", const=True, help="never answer an unknown token"
@@ -85,6 +95,15 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument(
         "--typical_p", type=float, metavar="P", help="sampling: tokens of typical surprise, mass P"
+    )
+    parser.add_argument(
+        "--contrastive_k", type=int, metavar="K", help="contrastive search among K likeliest tokens"
+    )
+    parser.add_argument(
+        "--penalty_alpha", type=float, metavar="A", help="... weight of unlikeness, 0 to 1"
+    )
+    parser.add_argument(
+        "--num_draft_tokens", type=int, metavar="K", help="with --draft: proposed at once"
     )
     parser.add_argument("--seed", type=int, metavar="N", help="sampling: seed of all draws")
     parser.add_argument("--batch_size", type=int, metavar="N", help="lines decoded together")
@@ -120,6 +139,12 @@ def _add_rules(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bad_words", action="append", metavar="TEXT", help="never answer it; once for each"
     )
+    parser.add_argument(
+        "--required_words",
+        action="append",
+        metavar="TEXT",
+        help="every answer holds it (needs beams); once for each",
+    )
     parser.add_argument("--forced_prefix", metavar="TEXT", help="every answer begins with it")
     parser.add_argument(
         "--stop_token_ids",
@@ -145,7 +170,9 @@ _OPTIONS = (
     ),
     *("length_penalty_kind", "early_stopping", "suppress_unk", "do_sample", "temperature"),
     *("repetition_penalty", "frequency_penalty", "presence_penalty", "no_repeat_ngram_size"),
-    *("bad_words", "forced_prefix", "stop_token_ids", "min_p", "typical_p"),
+    *("bad_words", "required_words", "forced_prefix", "stop_token_ids", "min_p", "typical_p"),
+    *("num_beam_groups", "diversity_penalty", "coverage_penalty"),
+    *("contrastive_k", "penalty_alpha", "num_draft_tokens"),
     *("top_k", "top_p", "seed", "batch_size", "batch_tokens", "max_source_length"),
 )
 
@@ -153,18 +180,19 @@ _OPTIONS = (
 def run(args: argparse.Namespace) -> int:
     """Read, answer, write."""
     checkpoint = parse_checkpoint(args.checkpoint)
-    workdir = require_run(args.workdir)
+    workdirs, companions = runs_of(args)
     options = search_options(args)
     options |= {n: getattr(args, n) for n in _OPTIONS if getattr(args, n) is not None}
     from seqgen import runs
     from seqgen.texts import one_line
 
     generator = runs.load(
-        workdir,
+        workdirs,
         checkpoint=checkpoint,
         compute_dtype=args.compute_dtype,
         quantize=args.quantize,
         shortlist=args.shortlist,
+        **companions,
     )
     lines, write = read_lines(args.input), one_line
     if generator.reads_prompts:

@@ -15,7 +15,7 @@ def plan_batches(lengths: Sequence[int], config: DecodeConfig) -> list[list[int]
     rows of all but the last batch of a width is a power of two (or `batch_size`).
     """
     order = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
-    copies = max(config.num_beams, config.num_return_sequences)
+    copies = max(config.num_beams, config.num_return_sequences, config.contrastive_k)
     batches = []
     while order:
         width = round_width(lengths[order[0]])

@@ -1,0 +1,143 @@
+"""Loaded runs that help one another: ensembles, and drafts of speculative decoding."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from seqgen.decoding.ensemble import MEANS, EnsembleDefinition
+from seqgen.errors import ConfigError
+from seqgen.inference import Generator
+from seqgen.metrics import WeightedMean
+from seqgen.types import Array, Batch, Params
+
+_CHUNK = 8  # target positions whose [B, chunk, V] logits are held at once
+
+
+def join(generators: Sequence[Generator], names: Sequence[str], *, mean: str) -> Generator:
+    """One `Generator` of several, with the options of the first one.
+
+    Args:
+      generators: without shortlists.
+      names: what errors call them.
+      mean: see `decoding.ensemble.mean_log_probs`.
+
+    Raises:
+      ConfigError: an unknown `mean`, or models that do not read and write the same tokens.
+    """
+    if mean not in MEANS:
+        raise ConfigError(
+            f"bad ensemble_mean: {mean!r}", details=[f"it takes       {' or '.join(MEANS)}"]
+        )
+    first = generators[0]
+    for other, name in zip(generators[1:], names[1:], strict=True):
+        check_same_tokens(first, other, names=(names[0], name), what="an ensemble")
+    sources, targets = zip(*(each.limits for each in generators), strict=True)
+    return Generator(
+        EnsembleDefinition(tuple(each.definition for each in generators), mean),
+        {str(i): each.params for i, each in enumerate(generators)},
+        first.source_tokenizer,
+        first.target_tokenizer,
+        first.decode_config,
+        max_source_len=_smallest(sources),
+        max_target_len=_smallest(targets),
+        reads_prompts=first.reads_prompts,
+    )
+
+
+def with_draft(generator: Generator, draft: Generator, names: tuple[str, str]) -> Generator:
+    """`generator`, to which `draft` proposes tokens; `names` are what errors call the two.
+
+    Raises:
+      ConfigError: they do not read and write the same tokens, or the draft's position table is too
+        short for a source that the other one can read.
+    """
+    check_same_tokens(generator, draft, names=names, what="speculative decoding")
+    (wanted, target_limit), (limit, _) = generator.limits, draft.limits
+    if limit is not None and (wanted is None or limit < wanted) and not generator.reads_prompts:
+        raise ConfigError(
+            f"the draft {names[1]} reads sources of {limit} tokens at most",
+            details=[f"{names[0]}   reads {wanted or 'any number of'} tokens"],
+        )
+    return Generator(
+        generator.definition,
+        generator.params,
+        generator.source_tokenizer,
+        generator.target_tokenizer,
+        generator.decode_config,
+        max_source_len=wanted,
+        max_target_len=target_limit,
+        reads_prompts=generator.reads_prompts,
+        draft=(draft.definition, draft.params),
+    )
+
+
+def check_same_tokens(
+    first: Generator, other: Generator, *, names: tuple[str, str], what: str
+) -> None:
+    """Refuse two models that do not read and write the same tokens.
+
+    Raises:
+      ConfigError: it says in what they differ; `what` wants them equal.
+    """
+    if first.reads_prompts != other.reads_prompts:
+        kinds = {True: "a language model", False: "a model of pairs"}
+        raise ConfigError(
+            f"{what} of models that are not asked the same",
+            details=[
+                f"{names[0]}   is {kinds[first.reads_prompts]}",
+                f"{names[1]}   is {kinds[other.reads_prompts]}",
+            ],
+        )
+    sides = {"target": (first.target_tokenizer, other.target_tokenizer)}
+    if not first.reads_prompts:
+        sides["source"] = (first.source_tokenizer, other.source_tokenizer)
+    for side, (one, another) in sides.items():
+        if one.fingerprint != another.fingerprint:
+            raise ConfigError(
+                f"{what} needs one vocabulary: the {side} tokenizers of {names[0]} and {names[1]} "
+                "differ",
+                details=[
+                    f"{names[0]}   {one.fingerprint[:16]}, {one.vocab_size} tokens",
+                    f"{names[1]}   {another.fingerprint[:16]}, {another.vocab_size} tokens",
+                    "train both with the same data and config.tokenizer",
+                ],
+            )
+
+
+def make_eval_step(
+    definition: EnsembleDefinition,
+) -> Callable[[Params, Any], Mapping[str, WeightedMean]]:
+    """A jitted step that measures a batch as `training.loss.make_eval_step` does: nll, accuracy."""
+
+    @jax.jit
+    def eval_step(params: Params, batch: Batch) -> dict[str, WeightedMean]:
+        model: Any = definition.bind(params)
+        hidden = model(batch)
+        pad = -hidden.shape[1] % _CHUNK
+
+        def chunked(x: Array) -> Array:
+            x = jnp.pad(x, ((0, 0), (0, pad)) + ((0, 0),) * (x.ndim - 2))
+            return x.swapaxes(0, 1).reshape(-1, _CHUNK, x.shape[0], *x.shape[2:])
+
+        def measure(chunk: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+            hidden, labels, weights = chunk
+            log_probs = jax.nn.log_softmax(model.output_logits(hidden), axis=-1)
+            chosen = jnp.take_along_axis(log_probs, labels[..., None], axis=-1)[..., 0]
+            hits = log_probs.argmax(-1) == labels
+            return -jnp.sum(weights * chosen), jnp.sum(weights * hits)
+
+        parts = (chunked(hidden), chunked(batch.labels), chunked(batch.weights))
+        losses, hits = jax.lax.map(measure, parts)
+        weight = jnp.sum(batch.weights)
+        return {
+            "nll": WeightedMean(jnp.sum(losses), weight),
+            "accuracy": WeightedMean(jnp.sum(hits), weight),
+        }
+
+    return eval_step
+
+
+def _smallest(limits: Sequence[int | None]) -> int | None:
+    return min((limit for limit in limits if limit is not None), default=None)
