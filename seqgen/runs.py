@@ -13,6 +13,7 @@ from seqgen.config import Config
 from seqgen.decoding.shortlist import Shortlist
 from seqgen.errors import ConfigError, DataError
 from seqgen.evaluation import evaluators
+from seqgen.evaluation.config import METRICS
 from seqgen.evaluation.line_statistics import require_tokenizer
 from seqgen.inference import Generator
 from seqgen.models import build_model
@@ -266,6 +267,7 @@ def evaluate(
     checkpoint: str | int = "best",
     overrides: Mapping[str, Any] | None = None,
     metrics: Sequence[str] = (),
+    base_metrics: Sequence[str] | None = None,
     data_dir: str | None = None,
     compute_dtype: str = SCORING_DTYPE,
     quantize: str = "none",
@@ -282,7 +284,8 @@ def evaluate(
         'val' where the corpus has no split that starts so.
       checkpoint: 'best', 'last', 'avg:N' or a step.
       overrides: decoding options, such as {'num_beams': 5}.
-      metrics: reported beside those of the run's config; names of `evaluation.metrics`.
+      metrics: reported beside `base_metrics`; names of `evaluation.metrics`.
+      base_metrics: None = `METRICS` and those of the run's config.
       data_dir: of the corpus, if it is no longer where it was.
       compute_dtype: of loss and answers alike; see `load`.
       quantize, shortlist: of the answers alone; see `load`.
@@ -304,8 +307,9 @@ def evaluate(
     run = opened[0]
     cfg = run.config
     rules = cfg.evaluation
-    rules = dataclasses.replace(rules, metrics=tuple(dict.fromkeys((*rules.metrics, *metrics))))
     require_tokenizer(rules)
+    if base_metrics is None:
+        base_metrics = (*METRICS, *rules.metrics)
     text = run.prepare(data_dir)
     if split is None:
         split = "test" if any(name.startswith("test") for name in text.splits) else "val"
@@ -360,6 +364,7 @@ def evaluate(
         hypotheses=hypotheses,
         teacher_forced=values,
         cfg=rules,
+        metrics=tuple(dict.fromkeys((*base_metrics, *metrics))),
     )
     return report, examples, hypotheses
 

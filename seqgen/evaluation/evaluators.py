@@ -13,7 +13,7 @@ import numpy as np
 
 from seqgen.data import TextSize
 from seqgen.data.sources import Pair
-from seqgen.evaluation.config import METRICS, EvaluationConfig, score_name
+from seqgen.evaluation.config import EvaluationConfig, score_name
 from seqgen.evaluation.references import references_of
 from seqgen.evaluation.scores import corpus_scores, measured_scores
 from seqgen.evaluation.significance import intervals
@@ -195,28 +195,36 @@ def split_report(
     hypotheses: Sequence[str],
     teacher_forced: Mapping[str, float],
     cfg: EvaluationConfig,
+    metrics: Sequence[str],
 ) -> dict[str, Any]:
     """What `seqgen evaluate` reports of one split, beginning with the names that others rely on.
 
+    Args:
+      split: its name.
+      examples: of the split.
+      hypotheses: one an example.
+      teacher_forced: see `teacher_forced_values`.
+      cfg: how text is compared.
+      metrics: names of `evaluation.metrics`.
+
     Returns:
-      'split', 'loss', 'perplexity', 'token_accuracy', 'exact_match', 'bleu', 'chrf', 'ter',
-      'signature', 'chrf_signature', 'ter_signature', the other metrics of `cfg` with their
+      'split', 'loss', 'perplexity', 'token_accuracy', then of `metrics` 'exact_match', 'bleu',
+      'chrf', 'ter', 'signature', 'chrf_signature', 'ter_signature', the others with their
       signatures, 'examples', 'intervals': {metric: [low, high]}, 95 % by the bootstrap, for every
       score that is formed of sums over lines.
     """
-    more = [metric for metric in cfg.metrics if metric not in METRICS]
     scores, statistics = measured_scores(
         hypotheses,
         [references_of(example) for example in examples],
         sources=[example["source"] for example in examples],
-        metrics=(*METRICS, *more),
+        metrics=metrics,
         rules=cfg,
     )
     names = ("exact_match", "bleu", "chrf", "ter", "signature", "chrf_signature", "ter_signature")
     return {
         "split": split,
         **{name: teacher_forced[name] for name in ("loss", "perplexity", "token_accuracy")},
-        **{name: scores.pop(name) for name in names},
+        **{name: scores.pop(name) for name in names if name in scores},
         **scores,
         "examples": len(examples),
         "intervals": {name: [i.low, i.high] for name, i in intervals(statistics).items()},
