@@ -79,7 +79,7 @@ def read_vocabulary(path: Path) -> Vocabulary:
             found = _bert(path)
         else:
             found = cache.read_json(path)
-            if "model" not in found:
+            if not isinstance(found.get("model"), dict):  # GPT-2 has a piece 'model'
                 found = _gpt2(found, path)
         return _ours(found)
     except DataError:
@@ -100,7 +100,7 @@ def _bert(path: Path) -> dict[str, Any]:
     Its maker lower-cased (and took accents off) if no piece has a capital letter.
     """
     lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    vocab = {line.removesuffix("\r"): number for number, line in enumerate(lines)}
+    vocab = {line: number for number, line in enumerate(lines)}
     if "[UNK]" not in vocab:
         raise ValueError("no line [UNK], which every vocabulary of BERT has")
     cased = any(piece != piece.lower() for piece in vocab if not _BERT_CONTROL.fullmatch(piece))
@@ -138,7 +138,7 @@ def _gpt2(vocab: Mapping[str, int], path: Path) -> dict[str, Any]:
             "type": "BPE",
             "vocab": dict(vocab),
             "merges": [
-                line.removesuffix("\r").split(" ")
+                line.split(" ")
                 for line in lines
                 if line.strip() and not line.startswith("#version")
             ],

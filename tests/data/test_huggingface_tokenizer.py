@@ -67,7 +67,8 @@ def gpt2(tmp_path_factory):
         initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    library.train_from_iterator(TEXTS * 3, trainer)
+    library.train_from_iterator([*TEXTS * 3, *["model"] * 9], trainer)
+    assert "model" in library.get_vocab(), "as GPT-2 has it, and tokenizer.json as a field"
     library.model.save(str(folder))
     library.save(str(folder / "whole.json"))
     return folder
