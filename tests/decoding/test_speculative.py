@@ -170,7 +170,8 @@ def test_samples_follow_the_model_and_not_the_draft(options):
 
 
 def test_values_do_not_compile_again_and_lines_do_not_depend_on_their_batch():
-    base = RULES.replace(do_sample=True, top_p=0.9)
+    options = {"repetition_penalty": 1.4, "max_length": 12, "num_draft_tokens": 2}
+    base = DecodeConfig(do_sample=True, top_p=0.9, **options)
     del TRACES[:]
     outcomes = set()
     for changed in ({}, {"temperature": 2.0}, {"top_k": 2}, {"repetition_penalty": 3.0}):
