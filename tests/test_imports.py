@@ -23,8 +23,13 @@ ALLOWED: dict[str, set[str]] = {
     "launch": {"errors"},
     "interop": FOUNDATION,
     "texts": FOUNDATION | {"decoding"},
+    "streaming": FOUNDATION | {"texts"},
+    "chat": FOUNDATION | {"data", "texts", "streaming"},
+    "filling": FOUNDATION | {"decoding"},
     "shortlists": FOUNDATION | {"decoding", "data"},
-    "inference": FOUNDATION | {"nn", "losses", "models", "decoding", "data", "texts"},
+    "inference": FOUNDATION
+    | {"nn", "losses", "models", "decoding", "data", "texts"}
+    | {"chat", "streaming"},
 }
 DOORS = {
     "optax": "training/",

@@ -1,6 +1,7 @@
 """Beam search inside one program, for any model that keeps the `Decodable` contract."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -74,6 +75,7 @@ def beam_search(
     values: SearchValues,
     max_len: int,
     prompt: Prompt | None = None,
+    run: Any = run_shrinking,
 ) -> Hypotheses:
     """The N best hypotheses of a beam of K, by log-probability over length penalty.
 
@@ -88,6 +90,7 @@ def beam_search(
       values: numbers.
       max_len: T, room for the tokens of one hypothesis; at least every limit.
       prompt: what the answers go on from; without one they begin behind BOS and end with EOS.
+      run: repeats the steps, as `run_shrinking` does.
     """
     batch, beams = limits.shape[0], shape.num_beams
     answers = shape.num_return_sequences
@@ -119,7 +122,7 @@ def beam_search(
         state = _advance(state, found, model, model_state)
         return _mark_done(state, shape, values)
 
-    found, final = run_shrinking(
+    found, final = run(
         start,
         step=step,
         is_done=lambda state: state.done,

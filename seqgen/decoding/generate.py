@@ -11,6 +11,7 @@ from seqgen.decoding.hypotheses import Hypotheses
 from seqgen.decoding.prompts import Prompt
 from seqgen.decoding.sampling import make_row_keys, sample
 from seqgen.decoding.shortlist import Candidates, ShortlistedModel
+from seqgen.decoding.shrinking import run_shrinking
 from seqgen.models.base import Decodable
 from seqgen.types import Array, Sequences
 
@@ -55,6 +56,7 @@ def search(
     max_len: int,
     prompt: Prompt | None = None,
     candidates: Candidates | None = None,
+    run: Any = run_shrinking,
 ) -> Hypotheses:
     """`generate` with the options split into what is static and what is traced.
 
@@ -67,10 +69,11 @@ def search(
       max_len: room for an answer, EOS included (static).
       prompt: for language models, whose `source` is all of a prompt but its last token.
       candidates: the tokens that answers are made of, of `Shortlist.candidates`; None = all.
+      run: repeats the steps; a `slices.Slice` gives what is found so far.
     """
     if candidates is not None:
         cut = ShortlistedModel(model, candidates)
-        found = search(cut, source, row_keys, shape=shape, values=values, max_len=max_len)
+        found = search(cut, source, row_keys, shape=shape, values=values, max_len=max_len, run=run)
         return cut.in_whole_vocabulary(found)
     encoded = model.encode(source)
     if prompt is None:
@@ -79,6 +82,7 @@ def search(
     else:
         limits = prompt.limits
     options: Any = {"shape": shape, "values": values, "max_len": max_len, "prompt": prompt}
+    options["run"] = run
     if shape.num_beams > 1:
         return beam_search(model, encoded, limits, **options)
     return sample(model, encoded, limits, row_keys, **options)
