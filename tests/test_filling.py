@@ -187,6 +187,8 @@ def test_fill_as_a_command(trained, capsys):
     assert two[0][2].endswith("\t u\t" r"p [MASK] r s t u v w\n")
     words = [r"--text=a b ?? d e f g h\n", "--mark=??", "--json", "--top_k=1"]
     said = json.loads(call(capsys, "fill", f"--workdir={trained}", *words))
+    words = [r"--text=a b [MASK] d e f g h\n", "--top_k=1", "--quantize=int8"]
+    assert call(capsys, "fill", f"--workdir={trained}", *words).split("\t")[1] == " c"
     model = seqgen.load(trained)
     assert isinstance(model, Filler)
     (((best,),),) = model.fill(["a b [MASK] d e f g h\n"], top_k=1)
@@ -206,6 +208,7 @@ def test_fill_as_a_command(trained, capsys):
         (["fill", "--text=[MASK]", "--input=x"], "give one of the two"),
         (["fill", "--text=[MASK]", "--shortlist=5"], "text without sources"),
         (["generate"], "seqgen fill"),
+        (["chat", "-p", "hi"], "seqgen fill"),
     ],
 )
 def test_what_cannot_be_filled_is_told(trained, words, cause, capsys):

@@ -280,3 +280,8 @@ def test_a_run_that_does_not_converse_is_refused(workdir, monkeypatch, capsys):
     monkeypatch.setattr(runs, "load", lambda *path, **options: prompt_generator("gpt2"))
     assert main(["chat", f"--workdir={workdir}", "-p", "a b"]) == 2
     assert "not trained on dialogues" in capsys.readouterr().err
+
+
+def test_a_run_without_hidden_tokens_says_what_to_take(workdir, capsys):
+    assert main(["fill", f"--workdir={workdir}", "--text=a [MASK]"]) == 2
+    assert "seqgen generate" in capsys.readouterr().err
