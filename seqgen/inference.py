@@ -19,18 +19,22 @@ from typing import Any
 import jax
 import numpy as np
 
+from seqgen.chat import Conversing
 from seqgen.decoding.batching import pad_rows, plan_batches
 from seqgen.decoding.config import TOKEN_OPTIONS, DecodeConfig, SearchShape, SearchValues
 from seqgen.decoding.constraints import length_limits
 from seqgen.decoding.generate import search
 from seqgen.decoding.hypotheses import Hypotheses
 from seqgen.decoding.prompts import Prompt, pack_prompts, split_prompts
-from seqgen.decoding.rescoring import target_log_probs
+from seqgen.decoding.rescoring import target_choices, target_log_probs
 from seqgen.decoding.sampling import make_row_keys
 from seqgen.decoding.shortlist import Candidates, Shortlist
+from seqgen.decoding.shrinking import run_shrinking
+from seqgen.decoding.slices import Slice
 from seqgen.errors import ConfigError
-from seqgen.texts import Hypothesis, Texts
-from seqgen.types import Array, Params, Sequences, Tokenizer
+from seqgen.streaming import TextStream
+from seqgen.texts import Hypothesis, Texts, TokenChoice
+from seqgen.types import NUM_CONTROL_IDS, Array, Params, Sequences, Tokenizer
 
 _log = logging.getLogger("seqgen.inference")
 _WINDOW_BATCHES = 32  # lines sorted together, in batches of `batch_size`
@@ -41,7 +45,7 @@ _SOURCE_OPTIONS = ("max_length", "max_length_ratio", "max_length_offset")
 _PROMPT_OPTIONS = ("max_new_tokens", "stop")
 
 
-class Generator:
+class Generator(Conversing):
     """A trained model with its tokenizers, ready to answer text.
 
     Attributes:
@@ -106,11 +110,19 @@ class Generator:
         self._stop_tables: dict[tuple[str, ...], Array] = {}
         self._compiled: set[Hashable] = set()
         self._compiling = threading.Lock()
+        models = {"draft": None if draft is None else draft[0]}
         self._search = jax.jit(
-            functools.partial(_search, definition, draft=None if draft is None else draft[0]),
+            functools.partial(_search, definition, **models), static_argnames=("shape", "max_len")
+        )
+        self._search_slice = jax.jit(
+            functools.partial(_search_slice, definition, **models),
             static_argnames=("shape", "max_len"),
+            donate_argnames="state",
         )
         self._target_log_probs = jax.jit(functools.partial(_target_log_probs, definition))
+        self._target_choices = jax.jit(
+            functools.partial(_target_choices, definition), static_argnames="top_k"
+        )
 
     @property
     def reads_prompts(self) -> bool:
@@ -172,6 +184,15 @@ class Generator:
           ConfigError: for an unknown option, a bad value, or an option of other models, at the
             call.
         """
+        config = self.options(**overrides)
+        return self._stream(iter(lines), progress or (lambda count: None), config)
+
+    def options(self, **overrides: Any) -> DecodeConfig:
+        """The options of a call with these overrides.
+
+        Raises:
+          ConfigError: for an unknown option, a bad value, or an option of other models.
+        """
         config = self.decode_config.replace(**overrides)
         self._check_options(overrides)
         named = [name for name in TOKEN_OPTIONS if getattr(config, name)]
@@ -191,8 +212,23 @@ class Generator:
                 "contrastive_k: compares hidden states, and a shortlist leaves none",
                 details=["leave out      one of them"],
             )
-        self._values(config)  # what cannot be written in the vocabulary is refused at the call
-        return self._stream(iter(lines), progress or (lambda count: None), config)
+        self._values(config)  # what cannot be written in the vocabulary is refused here
+        return config
+
+    def stream_text(self, text: str, **overrides: Any) -> TextStream:
+        """One answer piece by piece, as it is made: that of `generate([text])`, bit for bit.
+
+        Of several answers it is the first. With beams the text comes as one piece, at the end.
+
+        Args:
+          text: one sentence or one prompt.
+          **overrides: fields of `DecodeConfig`.
+
+        Raises:
+          ConfigError: for an unknown option, a bad value, or an option of other models.
+        """
+        config = self.options(**overrides)
+        return TextStream(self._slices(text, config), stop=config.stop)
 
     def score(
         self,
@@ -246,14 +282,8 @@ class Generator:
         longest = [max(len(one), len(other)) for one, other in zip(given, labels)]
         limit = self._texts.max_target_len
         for members in plan_batches(longest, config):
-            texts, first_ids = [given[i] for i in members], None
-            if self.reads_prompts:
-                source, first_ids = split_prompts(texts, config, max_positions=limit)
-            else:
-                source = self._pad_sources(texts, config)
-            target = pad_rows(
-                [labels[i] for i in members], config, limit=self._texts.max_target_len
-            )
+            source, first_ids = self._read_given([given[i] for i in members], config)
+            target = pad_rows([labels[i] for i in members], config, limit=limit)
             lengths = np.asarray(target.segments).sum(axis=1).astype(np.int32)
             log_probs = np.asarray(
                 self._target_log_probs(self.params, source, target.ids, lengths, first_ids)
@@ -261,6 +291,59 @@ class Generator:
             for row, i in enumerate(members):
                 results[i] = log_probs[row, : lengths[row]]
         return results
+
+    def token_choices(
+        self,
+        source: str,
+        target: str | Sequence[int],
+        *,
+        top_k: int = 3,
+        include_eos: bool = True,
+        **overrides: Any,
+    ) -> list[TokenChoice]:
+        """For each token that `token_scores` scores, the likeliest that could stand in its place.
+
+        Args:
+          source: one sentence or one prompt.
+          target: text, or ids such as those of an answer.
+          top_k: how many.
+          include_eos: the text ends there.
+          **overrides: fields of `DecodeConfig` that the answer was made with: some say how much of
+            the source is read.
+        """
+        config = self.options(**overrides)
+        given = self._texts.encode(source, 0, config)
+        labels = self._texts.encode_target(target, 0, behind=given, include_eos=include_eos)
+        if not labels:
+            return []
+        read, first_ids = self._read_given([given], config)
+        padded = pad_rows([labels], config, limit=self._texts.max_target_len)
+        lengths = np.asarray([len(labels)], np.int32)
+        top_k = min(top_k, self.target_tokenizer.vocab_size - NUM_CONTROL_IDS)
+        found = self._target_choices(self.params, read, padded.ids, lengths, first_ids, top_k=top_k)
+        log_probs, best_log_probs, best = (np.asarray(part)[0] for part in found)
+        piece = self._texts.piece
+        return [
+            TokenChoice(
+                text=piece(label),
+                id=label,
+                log_prob=float(log_probs[place]),
+                alternatives=tuple(
+                    (piece(int(i)), int(i), float(p))
+                    for i, p in zip(best[place], best_log_probs[place])
+                ),
+            )
+            for place, label in enumerate(labels)
+        ]
+
+    def _read_given(
+        self, texts: list[list[int]], config: DecodeConfig
+    ) -> tuple[Sequences, Array | None]:
+        """Sources or prompts in front of given targets, and what is read before the first label."""
+        if self.reads_prompts:
+            limit = self._texts.max_target_len
+            return split_prompts(texts, config, max_positions=limit)
+        return self._pad_sources(texts, config), None
 
     def _check_options(self, overrides: dict[str, Any]) -> None:
         """Refuse options that this model would not read.
@@ -321,7 +404,37 @@ class Generator:
                 progress(finished)
         return answers
 
+    def _slices(self, text: str, config: DecodeConfig) -> Iterator[tuple[Hypothesis | None, bool]]:
+        """One answer so far, and whether it is whole, after each step of its search."""
+        if not self.reads_prompts and not text.strip():
+            yield _empty_answers(config)[0], True
+            return
+        given = self._texts.encode(text, 0, config)
+        arguments, options, key = self._task([given], [0], config)
+        state, done, position = None, False, 0
+        while not done:
+            position += 1
+            with self._first_use(("slice", state is None, key)):
+                found, state, done = self._search_slice(
+                    self.params, state, position, *arguments, **options
+                )
+            found, done = jax.device_get((found, done))
+            known = done or config.num_beams == 1  # a beam's best may yet be another
+            yield (
+                self._texts.read(found, 0, given, config, line=0)[0] if known else None,
+                bool(done),
+            )
+
     def _run(self, texts: list[list[int]], numbers: list[int], config: DecodeConfig) -> Hypotheses:
+        arguments, options, key = self._task(texts, numbers, config)
+        with self._first_use(key):
+            found = self._search(self.params, *arguments, **options)
+        return jax.device_get(found)
+
+    def _task(
+        self, texts: list[list[int]], numbers: list[int], config: DecodeConfig
+    ) -> tuple[tuple[Any, ...], dict[str, Any], Hashable]:
+        """A batch as the arguments and static options of `_search`, and what is compiled for it."""
         prompt = None
         if self.reads_prompts:
             limit, stops = self._texts.max_target_len, self._stop_table(config.stop)
@@ -349,20 +462,9 @@ class Generator:
         candidates = None if self._shortlist is None else self._shortlist.candidates(source)
         shapes = jax.tree.map(np.shape, (source, prompt, candidates))
         shape = config.shape(drafted=self._draft_params is not None)
-        with self._first_use((str(shapes), shape, rules, max_len)):
-            found = self._search(
-                self.params,
-                source,
-                padded,
-                config.seed,
-                values,
-                prompt,
-                candidates,
-                self._draft_params,
-                shape=shape,
-                max_len=max_len,
-            )
-        return jax.device_get(found)
+        arguments = (source, padded, config.seed, values, prompt, candidates, self._draft_params)
+        options = {"shape": shape, "max_len": max_len}
+        return arguments, options, (str(shapes), shape, rules, max_len)
 
     def _values(self, config: DecodeConfig) -> SearchValues:
         """The numbers of `config`, made once for all batches of a call."""
@@ -418,6 +520,7 @@ def _search(
     shape: SearchShape,
     max_len: int,
     draft: Any = None,
+    run: Any = run_shrinking,
 ) -> Hypotheses:
     return search(
         definition.bind(params),
@@ -429,7 +532,17 @@ def _search(
         prompt=prompt,
         candidates=candidates,
         draft=None if draft is None else draft.bind(draft_params),
+        run=run,
     )
+
+
+def _search_slice(
+    definition: Any, params: Params, state: Any, until: Array, *arguments: Any, **options: Any
+) -> tuple[Hypotheses, Any, Array]:
+    """What `_search` has found after `until` tokens, its state (given the last one), its end."""
+    run = Slice(state, until)
+    found = _search(definition, params, *arguments, **options, run=run)
+    return found, run.state, run.done
 
 
 def _target_log_probs(
@@ -442,3 +555,17 @@ def _target_log_probs(
 ) -> Array:
     model = definition.bind(params)
     return target_log_probs(model, source, labels, lengths, first_ids=first_ids)
+
+
+def _target_choices(
+    definition: Any,
+    params: Params,
+    source: Sequences,
+    labels: Array,
+    lengths: Array,
+    first_ids: Array | None,
+    *,
+    top_k: int,
+) -> tuple[Array, Array, Array]:
+    model = definition.bind(params)
+    return target_choices(model, source, labels, lengths, top_k=top_k, first_ids=first_ids)

@@ -15,9 +15,10 @@ from seqgen.errors import ConfigError, DataError
 from seqgen.evaluation import evaluators
 from seqgen.evaluation.config import METRICS
 from seqgen.evaluation.line_statistics import require_tokenizer
+from seqgen.filling import Filler
 from seqgen.inference import Generator
 from seqgen.models import build_model
-from seqgen.models.config import NoEncoderConfig
+from seqgen.models.config import NoDecoderConfig, NoEncoderConfig
 from seqgen.nn.parameters import Definition
 from seqgen.nn.quantization import inference_params
 from seqgen.shortlists import open_shortlist
@@ -90,19 +91,39 @@ class Run:
         Raises:
           ConfigError: an unknown `quantize`.
         """
+        return make_generator(
+            self.config,
+            self.definition,
+            self._inference_params(params, quantize),
+            self.tokenizers,
+            shortlist=shortlist,
+        )
+
+    def filler(self, params: Params, *, quantize: str = "none") -> Filler:
+        """A masked language model with `params`; see `load` for `quantize`.
+
+        Raises:
+          ConfigError: an unknown `quantize`.
+        """
+        return Filler(
+            self.definition,
+            self._inference_params(params, quantize),
+            self.tokenizers.target,
+            self.config.decode,
+            max_len=_position_limit(self.config.model.encoder),
+        )
+
+    def _inference_params(self, params: Params, quantize: str) -> Params:
         if quantize not in QUANTIZATIONS:
             raise ConfigError(
                 f"quantize {quantize!r} is not known",
                 details=[f"it takes       {' or '.join(QUANTIZATIONS)}"],
             )
-        params = inference_params(
+        return inference_params(
             params,
             self.definition.summed_axes,
             compute_dtype=self.compute_dtype,
             int8=quantize == "int8",
-        )
-        return make_generator(
-            self.config, self.definition, params, self.tokenizers, shortlist=shortlist
         )
 
     def prepare(self, data_dir: str | None = None) -> data.TextData:
@@ -121,7 +142,7 @@ class Run:
         Raises:
           ConfigError: also if the run knows no sources.
         """
-        if size and reads_prompts(self.config):
+        if size and (self.config.data.contiguous or reads_prompts(self.config)):
             raise ConfigError(
                 f"shortlist={size}: this run was trained on text without sources",
                 details=["a shortlist holds translations of what a source says"],
@@ -140,8 +161,10 @@ def load(
     shortlist: int = 0,
     ensemble_mean: str = "probs",
     draft: str | pathlib.Path | None = None,
-) -> Generator:
-    """A trained model, or several as one, ready to answer text.
+) -> Generator | Filler:
+    """A trained model, or several as one, ready to answer text, or to fill hidden tokens.
+
+    The latter is what a masked language model does.
 
     Args:
       workdir: the run directory; of an ensemble several, whose first one gives the options.
@@ -167,8 +190,11 @@ def load(
     enable_compile_cache()
     paths = [workdir] if isinstance(workdir, str | pathlib.Path) else list(workdir)
     opened = [Run.open(path, compute_dtype=compute_dtype) for path in paths]
+    run = opened[0]
+    if len(opened) == 1 and draft is None and isinstance(run.config.model.decoder, NoDecoderConfig):
+        run.shortlist(shortlist)  # refused
+        return run.filler(run.params(checkpoint), quantize=quantize)
     if len(opened) == 1:
-        run = opened[0]
         params = run.params(checkpoint)
         answering = run.generator(params, quantize=quantize, shortlist=run.shortlist(shortlist))
     else:
@@ -237,12 +263,8 @@ def make_generator(
     shortlist: Shortlist | None = None,
 ) -> Generator:
     """A `Generator` with the limits that the model's position tables set."""
-
-    def limit(part: Any) -> int | None:
-        return part.max_positions if getattr(part, "positions", "") == "learned" else None
-
     encoder = cfg.model.encoder
-    source_limit, target_limit = limit(encoder), limit(cfg.model.decoder)
+    source_limit, target_limit = _position_limit(encoder), _position_limit(cfg.model.decoder)
     prefixed = isinstance(encoder, NoEncoderConfig) and not reads_prompts(cfg)
     if target_limit is not None and prefixed:
         source_limit = cfg.data.max_source_len  # both stand in the decoder's table
@@ -258,6 +280,11 @@ def make_generator(
         reads_prompts=reads_prompts(cfg),
         shortlist=shortlist,
     )
+
+
+def _position_limit(part: Any) -> int | None:
+    """Length of a table of learned positions; None = there is none."""
+    return part.max_positions if getattr(part, "positions", "") == "learned" else None
 
 
 def evaluate(

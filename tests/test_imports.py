@@ -23,9 +23,14 @@ ALLOWED: dict[str, set[str]] = {
     "launch": {"errors"},
     "interop": FOUNDATION,
     "texts": FOUNDATION | {"decoding"},
+    "streaming": FOUNDATION | {"texts"},
+    "chat": FOUNDATION | {"data", "texts", "streaming"},
+    "filling": FOUNDATION | {"decoding"},
     "shortlists": FOUNDATION | {"decoding", "data"},
     "companions": FOUNDATION | {"decoding", "inference"},
-    "inference": FOUNDATION | {"nn", "losses", "models", "decoding", "data", "texts"},
+    "inference": FOUNDATION
+    | {"nn", "losses", "models", "decoding", "data", "texts"}
+    | {"chat", "streaming"},
 }
 DOORS = {
     "optax": "training/",

@@ -45,6 +45,19 @@ def add_parser(verbs: Any) -> None:
         "as it is, several with an empty line between them",
     )
     parser.add_argument("--output", default="-", metavar="FILE", help="- is stdout (default)")
+    add_decode_arguments(parser)
+    parser.add_argument(
+        "--scores", action="store_true", help="put the score and a tab before each answer"
+    )
+    parser.add_argument(
+        "--mbr",
+        action="store_true",
+        help="of the answers to a line, put out the one nearest to all by chrF",
+    )
+
+
+def add_decode_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the search; what is not given stands as in the run's config."""
     add_search_arguments(parser)
     parser.add_argument(
         "--num_return_sequences", type=int, metavar="N", help="output lines for each input line"
@@ -113,14 +126,6 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--max_source_length", type=int, metavar="TOKENS", help="longer lines are cut"
     )
-    parser.add_argument(
-        "--scores", action="store_true", help="put the score and a tab before each answer"
-    )
-    parser.add_argument(
-        "--mbr",
-        action="store_true",
-        help="of the answers to a line, put out the one nearest to all by chrF",
-    )
 
 
 def _add_rules(parser: argparse.ArgumentParser) -> None:
@@ -177,13 +182,19 @@ _OPTIONS = (
 )
 
 
+def decode_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of the search that were given."""
+    given = {name: getattr(args, name) for name in _OPTIONS if getattr(args, name) is not None}
+    return search_options(args) | given
+
+
 def run(args: argparse.Namespace) -> int:
     """Read, answer, write."""
     checkpoint = parse_checkpoint(args.checkpoint)
     workdirs, companions = runs_of(args)
-    options = search_options(args)
-    options |= {n: getattr(args, n) for n in _OPTIONS if getattr(args, n) is not None}
+    options = decode_options(args)
     from seqgen import runs
+    from seqgen.filling import Filler
     from seqgen.texts import one_line
 
     generator = runs.load(
@@ -194,6 +205,8 @@ def run(args: argparse.Namespace) -> int:
         shortlist=args.shortlist,
         **companions,
     )
+    if isinstance(generator, Filler):
+        generator.generate()  # says what to do instead
     lines, write = read_lines(args.input), one_line
     if generator.reads_prompts:
         lines, write = map(unescape, lines), escape

@@ -54,17 +54,28 @@ class DialogueTokenizer:
         ids = inner.control_ids
         self._end, self._omitted = ids[TURN_END], ids[OMITTED]
         self._speaker = {name: ids[speaker_mark(name)] for name in template.speakers}
-        line = template.system_line
-        self._head = [ids[SYSTEM_LINE], *inner.encode(line), self._end] if line else []
-        self._room = template.max_len - len(self._head) - 2  # for turns, beside reply and EOS
-        if self._room + 2 < LEAST_ROOM:
+        self._mark_of_line = ids[SYSTEM_LINE]
+        self._head, self._room = self._begin(template.system_line)
+
+    def _begin(self, system_line: str) -> tuple[list[int], int]:
+        """Ids of the system line, and the room for turns beside them, the reply's mark and EOS.
+
+        Raises:
+          DataError: it leaves no room for a turn.
+        """
+        head: list[int] = []
+        if system_line:
+            head = [self._mark_of_line, *self.inner.encode(system_line), self._end]
+        room = self.template.max_len - len(head) - 2
+        if room + 2 < LEAST_ROOM:
             raise DataError(
-                f"data.max_source_len={template.max_len} leaves no room for a turn",
+                f"data.max_source_len={self.template.max_len} leaves no room for a turn",
                 details=[
-                    labelled("system line", f"{len(self._head)} tokens"),
-                    labelled("set", f"--config.data.max_source_len={len(self._head) + LEAST_ROOM}"),
+                    labelled("system line", f"{len(head)} tokens"),
+                    labelled("set", f"--config.data.max_source_len={len(head) + LEAST_ROOM}"),
                 ],
             )
+        return head, room
 
     def encode(self, text: str) -> list[int]:
         """Ids of a history, without BOS_ID and EOS_ID.
@@ -105,20 +116,22 @@ class DialogueTokenizer:
 
     def _ids(self, history: History, cut: Callable[[str], Sequence[int]]) -> list[int]:
         reply = self._speaker[history.reply_speaker]
+        head, room = self._head, self._room
+        if history.system_line is not None:
+            head, room = self._begin(history.system_line)
         kept: list[list[int]] = []  # newest first
         used = 0
         for turn in reversed(history.turns):
             ids = [self._speaker[turn.speaker], *cut(turn.text), self._end]
             kept.append(ids)
             used += len(ids)
-            if used > self._room:
+            if used > room:
                 break
-        begin = self._head
-        if used > self._room:
-            begin = [*begin, self._omitted]
-            while used > self._room - 1 and len(kept) > 1:
+        if used > room:
+            head = [*head, self._omitted]
+            while used > room - 1 and len(kept) > 1:
                 used -= len(kept.pop())
-            if used > self._room - 1:
+            if used > room - 1:
                 speaker, *text = kept[0]
-                kept[0] = [speaker, *text[len(text) - (self._room - 2) :]]
-        return [*begin, *(i for ids in reversed(kept) for i in ids), reply]
+                kept[0] = [speaker, *text[len(text) - (room - 2) :]]
+        return [*head, *(i for ids in reversed(kept) for i in ids), reply]

@@ -82,11 +82,11 @@ class MultilineTokenizer:
 
     @functools.cached_property
     def drops_line_space(self) -> bool:
-        for token_id in range(self.vocab_size):
-            piece = self.inner.piece_bytes(token_id)
-            if piece.startswith(b" "):
-                return self.inner.decode([token_id]) != piece.decode("utf-8", "replace")
-        return False
+        spelt = map(self.inner.piece_bytes, range(self.vocab_size))
+        spaced = [i for i, piece in enumerate(spelt) if piece.startswith(b" ")]
+        # A space alone may be a byte, which stays where it is.
+        words = [i for i in spaced if len(self.inner.piece_bytes(i)) > 1]
+        return any(self.inner.decode([i])[:1] != " " for i in (words or spaced)[:1])
 
     def sample(self, text: str, *, seed: int) -> list[int]:
         """`encode`: contiguous text is cut once."""

@@ -7,6 +7,7 @@ those that ended with it too.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +51,7 @@ def diverse_beam_search(
     max_len: int,
     prompt: Prompt | None = None,
     source_mask: Array | None = None,
+    run: Any = run_shrinking,
 ) -> Hypotheses:
     """N answers of G = `shape.num_beam_groups` groups of K / G beams; arguments of `beam_search`.
 
@@ -126,7 +128,7 @@ def diverse_beam_search(
         groups = jax.tree.map(lambda leaf: leaf[:, rows], state.groups)
         return GroupsState(state.position, groups, model.select(state.model, rows))
 
-    found, final = run_shrinking(
+    found, final = run(
         start,
         step=step,
         is_done=lambda state: jnp.all(state.groups.done, axis=0),

@@ -1,6 +1,7 @@
 """Beam search inside one program, for any model that keeps the `Decodable` contract."""
 
 import dataclasses
+from typing import Any
 
 from seqgen.decoding.beam_step import (
     BeamState,
@@ -31,6 +32,7 @@ def beam_search(
     max_len: int,
     prompt: Prompt | None = None,
     source_mask: Array | None = None,
+    run: Any = run_shrinking,
 ) -> Hypotheses:
     """The N best hypotheses of a beam of K, by log-probability over length penalty.
 
@@ -46,6 +48,7 @@ def beam_search(
       max_len: T, room for the tokens of one hypothesis; at least every limit.
       prompt: what the answers go on from; without one they begin behind BOS and end with EOS.
       source_mask: bool [B, S] real source tokens, read by `coverage_penalty` alone.
+      run: repeats the steps, as `run_shrinking` does.
     """
     start = start_state(
         limits,
@@ -70,7 +73,7 @@ def beam_search(
         state = dataclasses.replace(state, model=model.reorder(model_state, parents))
         return mark_done(state, shape, values)
 
-    found, final = run_shrinking(
+    found, final = run(
         start,
         step=step,
         is_done=lambda state: state.done,

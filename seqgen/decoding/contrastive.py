@@ -6,6 +6,7 @@ chosen one's state then goes on in all of them.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +73,7 @@ def contrastive_search(
     values: SearchValues,
     max_len: int,
     prompt: Prompt | None = None,
+    run: Any = run_shrinking,
 ) -> Hypotheses:
     """One answer a sentence.
 
@@ -84,6 +86,7 @@ def contrastive_search(
       values: numbers.
       max_len: T, room for the tokens of one answer; at least every limit.
       prompt: what the answers go on from; without one they begin behind BOS and end with EOS.
+      run: repeats the steps, as `run_shrinking` does.
     """
     batch, k = limits.shape[0], shape.contrastive_k
     first_ids = jnp.full((batch,), BOS_ID) if prompt is None else prompt.first_ids
@@ -159,7 +162,7 @@ def contrastive_search(
             model=model.reorder(model_state, jnp.broadcast_to(best, candidates[:, 0].shape)),
         )
 
-    found, final = run_shrinking(
+    found, final = run(
         start,
         step=step,
         is_done=lambda state: state.done[:, 0],

@@ -13,6 +13,7 @@ from seqgen.decoding.hypotheses import Hypotheses
 from seqgen.decoding.prompts import Prompt
 from seqgen.decoding.sampling import make_row_keys, sample
 from seqgen.decoding.shortlist import Candidates, ShortlistedModel
+from seqgen.decoding.shrinking import run_shrinking
 from seqgen.decoding.speculative import speculate
 from seqgen.models.base import Decodable
 from seqgen.types import Array, Sequences
@@ -60,6 +61,7 @@ def search(
     prompt: Prompt | None = None,
     candidates: Candidates | None = None,
     draft: Decodable | None = None,
+    run: Any = run_shrinking,
 ) -> Hypotheses:
     """`generate` with the options split into what is static and what is traced.
 
@@ -74,10 +76,11 @@ def search(
       candidates: the tokens that answers are made of, of `Shortlist.candidates`; None = all.
       draft: a model of the same vocabulary that proposes `shape.num_draft_tokens` tokens at a time,
         for greedy search and single samples.
+      run: repeats the steps; a `slices.Slice` gives what is found so far.
     """
     if candidates is not None:
         cut = ShortlistedModel(model, candidates)
-        found = search(cut, source, row_keys, shape=shape, values=values, max_len=max_len)
+        found = search(cut, source, row_keys, shape=shape, values=values, max_len=max_len, run=run)
         return cut.in_whole_vocabulary(found)
     encoded = model.encode(source) if not shape.contrastive_k else None
     if prompt is None:
@@ -86,6 +89,7 @@ def search(
     else:
         limits = prompt.limits
     options: Any = {"shape": shape, "values": values, "max_len": max_len, "prompt": prompt}
+    options["run"] = run
     if draft is not None:
         encoded_draft = draft.encode(source)
         return speculate(model, draft, encoded, encoded_draft, limits, row_keys, **options)

@@ -1,6 +1,7 @@
 """Greedy search and sampling inside one program, for any `Decodable` model."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +73,7 @@ def sample(
     values: SearchValues,
     max_len: int,
     prompt: Prompt | None = None,
+    run: Any = run_shrinking,
 ) -> Hypotheses:
     """N answers a sentence, token by token: the likeliest token, or one drawn.
 
@@ -85,6 +87,7 @@ def sample(
       values: numbers.
       max_len: T, room for the tokens of one answer; at least every limit.
       prompt: what the answers go on from; without one they begin behind BOS and end with EOS.
+      run: repeats the steps, as `run_shrinking` does.
     """
     batch, answers = limits.shape[0], shape.num_return_sequences
     fold = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))
@@ -142,7 +145,7 @@ def sample(
             model=model_state,
         )
 
-    found, final = run_shrinking(
+    found, final = run(
         start,
         step=step,
         is_done=lambda state: jnp.all(state.done, axis=1),

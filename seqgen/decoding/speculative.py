@@ -13,6 +13,7 @@ side, and no sentence waits for another but at the end.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -87,6 +88,7 @@ def speculate(
     values: SearchValues,
     max_len: int,
     prompt: Prompt | None = None,
+    run: Any = run_shrinking,
 ) -> Hypotheses:
     """One answer a sentence: the greedy one of `model`, or one drawn from it.
 
@@ -101,6 +103,7 @@ def speculate(
       values: numbers.
       max_len: T, room for the tokens of one answer; at least every limit.
       prompt: what the answers go on from; without one they begin behind BOS and end with EOS.
+      run: repeats the steps, as `run_shrinking` does.
 
     Returns:
       `num_steps` is the most passes of the model that a sentence took.
@@ -137,7 +140,7 @@ def speculate(
 
         return jax.vmap(move)(state)
 
-    found, _ = run_shrinking(
+    found, _ = run(
         start,
         step=step,
         is_done=lambda state: state.done,
