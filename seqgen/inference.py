@@ -7,7 +7,6 @@ compiled once) and decoded; answers come back in the order of the lines.
 """
 
 import contextlib
-import functools
 import itertools
 import logging
 import math
@@ -21,20 +20,17 @@ import numpy as np
 
 from seqgen.chat import Conversing
 from seqgen.decoding.batching import pad_rows, plan_batches
-from seqgen.decoding.config import TOKEN_OPTIONS, DecodeConfig, SearchShape, SearchValues
+from seqgen.decoding.config import TOKEN_OPTIONS, DecodeConfig, SearchValues
 from seqgen.decoding.constraints import length_limits
-from seqgen.decoding.generate import search
 from seqgen.decoding.hypotheses import Hypotheses
-from seqgen.decoding.prompts import Prompt, pack_prompts, split_prompts
-from seqgen.decoding.rescoring import target_choices, target_log_probs
-from seqgen.decoding.sampling import make_row_keys
-from seqgen.decoding.shortlist import Candidates, Shortlist
-from seqgen.decoding.shrinking import run_shrinking
-from seqgen.decoding.slices import Slice
+from seqgen.decoding.prompts import pack_prompts
+from seqgen.decoding.shortlist import Shortlist
 from seqgen.errors import ConfigError
+from seqgen.programs import Programs
+from seqgen.scoring import Scoring
 from seqgen.streaming import TextStream
-from seqgen.texts import Hypothesis, Texts, TokenChoice
-from seqgen.types import NUM_CONTROL_IDS, Array, Params, Sequences, Tokenizer
+from seqgen.texts import Hypothesis, Texts
+from seqgen.types import Array, Params, Tokenizer
 
 _log = logging.getLogger("seqgen.inference")
 _WINDOW_BATCHES = 32  # lines sorted together, in batches of `batch_size`
@@ -45,7 +41,7 @@ _SOURCE_OPTIONS = ("max_length", "max_length_ratio", "max_length_offset")
 _PROMPT_OPTIONS = ("max_new_tokens", "stop")
 
 
-class Generator(Conversing):
+class Generator(Conversing, Scoring):
     """A trained model with its tokenizers, ready to answer text.
 
     Attributes:
@@ -110,19 +106,7 @@ class Generator(Conversing):
         self._stop_tables: dict[tuple[str, ...], Array] = {}
         self._compiled: set[Hashable] = set()
         self._compiling = threading.Lock()
-        models = {"draft": None if draft is None else draft[0]}
-        self._search = jax.jit(
-            functools.partial(_search, definition, **models), static_argnames=("shape", "max_len")
-        )
-        self._search_slice = jax.jit(
-            functools.partial(_search_slice, definition, **models),
-            static_argnames=("shape", "max_len"),
-            donate_argnames="state",
-        )
-        self._target_log_probs = jax.jit(functools.partial(_target_log_probs, definition))
-        self._target_choices = jax.jit(
-            functools.partial(_target_choices, definition), static_argnames="top_k"
-        )
+        self._programs = Programs(definition, None if draft is None else draft[0])
 
     @property
     def reads_prompts(self) -> bool:
@@ -230,121 +214,6 @@ class Generator(Conversing):
         config = self.options(**overrides)
         return TextStream(self._slices(text, config), stop=config.stop)
 
-    def score(
-        self,
-        sources: Sequence[str],
-        targets: Sequence[str | Sequence[int]] | None = None,
-        *,
-        include_eos: bool = True,
-    ) -> list[float]:
-        """Natural log-probability of each target given its source or its prompt.
-
-        Equal to `Hypothesis.log_prob` for the ids of an answer that ended with EOS. Of others, with
-        `include_eos=False`: for the ids and the stop token, where there was one.
-
-        Args:
-          sources: text; where there are no targets, what is scored itself: a language model's
-            probability of each text behind BOS.
-          targets: text, or ids.
-          include_eos: the text ends there; without it, it may go on.
-
-        Raises:
-          ValueError: the lists differ in length, or no targets are given to a model of pairs.
-        """
-        rows = self.token_scores(sources, targets, include_eos=include_eos)
-        return [float(log_probs.sum()) for log_probs in rows]
-
-    def token_scores(
-        self,
-        sources: Sequence[str],
-        targets: Sequence[str | Sequence[int]] | None = None,
-        *,
-        include_eos: bool = True,
-    ) -> list[np.ndarray]:
-        """Log-probability of each token that `score` adds up, EOS last: one float32 array a pair.
-
-        Raises:
-          ValueError: as `score` does.
-        """
-        if targets is None:
-            if not self.reads_prompts:
-                raise ValueError("a model of pairs scores targets given their sources: give both")
-            sources, targets = [""] * len(sources), sources
-        if len(sources) != len(targets):
-            raise ValueError(f"{len(sources)} sources and {len(targets)} targets")
-        config = self.decode_config
-        given = [self._texts.encode(text, line, config) for line, text in enumerate(sources)]
-        labels = [
-            self._texts.encode_target(target, line, behind=given[line], include_eos=include_eos)
-            for line, target in enumerate(targets)
-        ]
-        results: list[np.ndarray] = [np.zeros(0, np.float32)] * len(labels)
-        longest = [max(len(one), len(other)) for one, other in zip(given, labels)]
-        limit = self._texts.max_target_len
-        for members in plan_batches(longest, config):
-            source, first_ids = self._read_given([given[i] for i in members], config)
-            target = pad_rows([labels[i] for i in members], config, limit=limit)
-            lengths = np.asarray(target.segments).sum(axis=1).astype(np.int32)
-            log_probs = np.asarray(
-                self._target_log_probs(self.params, source, target.ids, lengths, first_ids)
-            )
-            for row, i in enumerate(members):
-                results[i] = log_probs[row, : lengths[row]]
-        return results
-
-    def token_choices(
-        self,
-        source: str,
-        target: str | Sequence[int],
-        *,
-        top_k: int = 3,
-        include_eos: bool = True,
-        **overrides: Any,
-    ) -> list[TokenChoice]:
-        """For each token that `token_scores` scores, the likeliest that could stand in its place.
-
-        Args:
-          source: one sentence or one prompt.
-          target: text, or ids such as those of an answer.
-          top_k: how many.
-          include_eos: the text ends there.
-          **overrides: fields of `DecodeConfig` that the answer was made with: some say how much of
-            the source is read.
-        """
-        config = self.options(**overrides)
-        given = self._texts.encode(source, 0, config)
-        labels = self._texts.encode_target(target, 0, behind=given, include_eos=include_eos)
-        if not labels:
-            return []
-        read, first_ids = self._read_given([given], config)
-        padded = pad_rows([labels], config, limit=self._texts.max_target_len)
-        lengths = np.asarray([len(labels)], np.int32)
-        top_k = min(top_k, self.target_tokenizer.vocab_size - NUM_CONTROL_IDS)
-        found = self._target_choices(self.params, read, padded.ids, lengths, first_ids, top_k=top_k)
-        log_probs, best_log_probs, best = (np.asarray(part)[0] for part in found)
-        piece = self._texts.piece
-        return [
-            TokenChoice(
-                text=piece(label),
-                id=label,
-                log_prob=float(log_probs[place]),
-                alternatives=tuple(
-                    (piece(int(i)), int(i), float(p))
-                    for i, p in zip(best[place], best_log_probs[place])
-                ),
-            )
-            for place, label in enumerate(labels)
-        ]
-
-    def _read_given(
-        self, texts: list[list[int]], config: DecodeConfig
-    ) -> tuple[Sequences, Array | None]:
-        """Sources or prompts in front of given targets, and what is read before the first label."""
-        if self.reads_prompts:
-            limit = self._texts.max_target_len
-            return split_prompts(texts, config, max_positions=limit)
-        return self._pad_sources(texts, config), None
-
     def _check_options(self, overrides: dict[str, Any]) -> None:
         """Refuse options that this model would not read.
 
@@ -415,7 +284,7 @@ class Generator(Conversing):
         while not done:
             position += 1
             with self._first_use(("slice", state is None, key)):
-                found, state, done = self._search_slice(
+                found, state, done = self._programs.search_slice(
                     self.params, state, position, *arguments, **options
                 )
             found, done = jax.device_get((found, done))
@@ -428,7 +297,7 @@ class Generator(Conversing):
     def _run(self, texts: list[list[int]], numbers: list[int], config: DecodeConfig) -> Hypotheses:
         arguments, options, key = self._task(texts, numbers, config)
         with self._first_use(key):
-            found = self._search(self.params, *arguments, **options)
+            found = self._programs.search(self.params, *arguments, **options)
         return jax.device_get(found)
 
     def _task(
@@ -441,7 +310,7 @@ class Generator(Conversing):
             source, prompt = pack_prompts(texts, config, stops=stops, max_positions=limit)
             max_len = config.max_new_tokens
         else:
-            source = self._pad_sources(texts, config)
+            source = pad_rows(texts, config, limit=self._texts.max_source_len)
             max_len = config.max_len(source.ids.shape[1])
         max_len = -(-max_len // 8) * 8
         if self._texts.max_target_len is not None:
@@ -489,9 +358,6 @@ class Generator(Conversing):
             yield
             self._compiled.add(key)
 
-    def _pad_sources(self, lines: list[list[int]], config: DecodeConfig) -> Sequences:
-        return pad_rows(lines, config, limit=self._texts.max_source_len)
-
 
 def _check_draft(config: DecodeConfig) -> None:
     if max(config.num_beams, config.num_return_sequences) > 1 or config.contrastive_k:
@@ -504,68 +370,3 @@ def _check_draft(config: DecodeConfig) -> None:
 def _empty_answers(config: DecodeConfig) -> list[Hypothesis]:
     empty = Hypothesis(text="", score=math.nan, ids=(), log_prob=math.nan)
     return [empty] * config.num_return_sequences
-
-
-def _search(
-    definition: Any,
-    params: Params,
-    source: Sequences,
-    lines: Array,
-    seed: Array,
-    values: SearchValues,
-    prompt: Prompt | None,
-    candidates: Candidates | None,
-    draft_params: Params | None = None,
-    *,
-    shape: SearchShape,
-    max_len: int,
-    draft: Any = None,
-    run: Any = run_shrinking,
-) -> Hypotheses:
-    return search(
-        definition.bind(params),
-        source,
-        make_row_keys(seed, lines),
-        shape=shape,
-        values=values,
-        max_len=max_len,
-        prompt=prompt,
-        candidates=candidates,
-        draft=None if draft is None else draft.bind(draft_params),
-        run=run,
-    )
-
-
-def _search_slice(
-    definition: Any, params: Params, state: Any, until: Array, *arguments: Any, **options: Any
-) -> tuple[Hypotheses, Any, Array]:
-    """What `_search` has found after `until` tokens, its state (given the last one), its end."""
-    run = Slice(state, until)
-    found = _search(definition, params, *arguments, **options, run=run)
-    return found, run.state, run.done
-
-
-def _target_log_probs(
-    definition: Any,
-    params: Params,
-    source: Sequences,
-    labels: Array,
-    lengths: Array,
-    first_ids: Array | None,
-) -> Array:
-    model = definition.bind(params)
-    return target_log_probs(model, source, labels, lengths, first_ids=first_ids)
-
-
-def _target_choices(
-    definition: Any,
-    params: Params,
-    source: Sequences,
-    labels: Array,
-    lengths: Array,
-    first_ids: Array | None,
-    *,
-    top_k: int,
-) -> tuple[Array, Array, Array]:
-    model = definition.bind(params)
-    return target_choices(model, source, labels, lengths, top_k=top_k, first_ids=first_ids)

@@ -28,9 +28,11 @@ ALLOWED: dict[str, set[str]] = {
     "filling": FOUNDATION | {"decoding"},
     "shortlists": FOUNDATION | {"decoding", "data"},
     "companions": FOUNDATION | {"decoding", "inference"},
+    "programs": FOUNDATION | {"decoding"},
+    "scoring": FOUNDATION | {"decoding", "texts", "programs"},
     "inference": FOUNDATION
     | {"nn", "losses", "models", "decoding", "data", "texts"}
-    | {"chat", "streaming"},
+    | {"chat", "streaming", "programs", "scoring"},
 }
 DOORS = {
     "optax": "training/",

@@ -82,7 +82,6 @@ def search(
         cut = ShortlistedModel(model, candidates)
         found = search(cut, source, row_keys, shape=shape, values=values, max_len=max_len, run=run)
         return cut.in_whole_vocabulary(found)
-    encoded = model.encode(source) if not shape.contrastive_k else None
     if prompt is None:
         source_lengths = jnp.sum(source.segments > 0, axis=1, dtype=jnp.int32)
         limits = length_limits(values, source_lengths, max_len=max_len)
@@ -90,11 +89,12 @@ def search(
         limits = prompt.limits
     options: Any = {"shape": shape, "values": values, "max_len": max_len, "prompt": prompt}
     options["run"] = run
+    if shape.contrastive_k:  # which reads hidden states besides
+        return contrastive_search(model, source, limits, **options)
+    encoded = model.encode(source)
     if draft is not None:
         encoded_draft = draft.encode(source)
         return speculate(model, draft, encoded, encoded_draft, limits, row_keys, **options)
-    if shape.contrastive_k:
-        return contrastive_search(model, source, limits, **options)
     if shape.num_beams > 1:
         by_beams = beam_search if shape.num_beam_groups == 1 else diverse_beam_search
         covers = values.coverage_penalty is not None

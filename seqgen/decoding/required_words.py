@@ -170,7 +170,8 @@ def _automaton(
     }
     everything = (1 << len(phrases)) - 1
     numbers: dict[tuple[tuple[int, ...], int], int] = {((), 0): 0}
-    queue, moves = [((), 0)], []
+    queue: list[tuple[tuple[int, ...], int]] = [((), 0)]
+    moves = []
     for text, met in queue:
         row = []
         for text_then in following[text]:

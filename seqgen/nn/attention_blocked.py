@@ -202,10 +202,11 @@ def _blocked_backward(options: _Options, saved: Any, d_mixed: Array) -> Any:
         return tuple(carry), d_query * scale
 
     steps = (jnp.arange(options.grid.shape[0]), *block_ranges(mask, options.grid))
-    d_bias = jnp.zeros(bias.values.shape) if trained else None
+    d_bias = jnp.zeros(bias.values.shape) if bias is not None and trained else None
     start = (jnp.zeros(keys.shape), jnp.zeros(values.shape), d_bias)
     (d_keys, d_values, d_bias), d_query = lax.scan(differentiate_block, start, steps)
-    d_bias = dataclasses.replace(bias, values=d_bias) if trained else None
+    if bias is not None and trained:
+        d_bias = dataclasses.replace(bias, values=d_bias)
     return _restore(d_query), d_keys, d_values, None, d_bias, None
 
 

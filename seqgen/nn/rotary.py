@@ -65,14 +65,17 @@ class RotaryRule:
             raise ValueError(f"rotary scaling {self.scaling!r} is not one of {SCALINGS}")
         if self.original_len is None:
             raise ValueError(f"rotary scaling {self.scaling!r} needs the length of training")
-        kept = self._yarn_share(half) if self.scaling == "yarn" else self._llama3_share(plain)
+        if self.scaling == "yarn":
+            kept = self._yarn_share(half, self.original_len)
+        else:
+            kept = self._llama3_share(plain)
         return (kept * plain + (1 - kept) * slow).astype(np.float32)
 
-    def _yarn_share(self, half: int) -> np.ndarray:
+    def _yarn_share(self, half: int, original_len: int) -> np.ndarray:
         """How far each pair keeps its pace: a ramp over the number of the pair."""
 
         def pair_that_turns(times: float) -> float:
-            turns = self.original_len / (2 * math.pi * times)
+            turns = original_len / (2 * math.pi * times)
             return half * math.log(turns) / math.log(self.base)
 
         fast, seldom = _YARN_TURNS
