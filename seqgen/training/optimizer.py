@@ -95,10 +95,10 @@ def _selecting(
 ) -> optax.GradientTransformation:
     """The same transformation of what is trained; nothing is kept for the rest."""
 
-    def init(params: Params) -> Any:
+    def init(params: Any) -> Any:
         return inner.init(groups.select(params))
 
-    def update(updates: Params, state: Any, params: Params | None = None) -> tuple[Any, Any]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         chosen = None if params is None else groups.select(params)
         return inner.update(groups.select(updates), state, chosen)
 
