@@ -32,6 +32,7 @@ def check(cfg: Any) -> None:
     check_corpus(cfg)
     _check_optimizer(cfg.optimizer)
     _check_init(cfg.init)
+    _check_lora(cfg)
     _check_loop(cfg)
 
 
@@ -98,6 +99,20 @@ def _check_init(init: Any) -> None:
                 f"init.{field}={value!r} is of runs to begin from, and init.runs names none",
                 ("name one", "--config.init.runs=runs/pretrained"),
             )
+
+
+def _check_lora(cfg: Any) -> None:
+    lora = cfg.lora
+    for field in ("alpha", "targets", "train"):
+        if not lora.rank and getattr(lora, field) != getattr(type(lora), field):
+            refuse(f"lora.{field} would be ignored: lora.rank=0", ("choose", "lora.rank=8"))
+    if lora.rank and not cfg.init.runs:
+        refuse(
+            f"lora.rank={lora.rank} adapts a run that is there, and init.runs names none",
+            ("name one", "--config.init.runs=runs/pretrained"),
+        )
+    if lora.rank and not lora.targets:
+        refuse("lora.targets=() leaves no matrix to adapt")
 
 
 def _check_loop(cfg: Any) -> None:

@@ -184,6 +184,7 @@ def _identity(cfg: Config) -> dict[str, Any]:
         "model": config_schema.to_dict(cfg.model),
         "tokenizer": tokenizer,
         "init": init,
+        "lora": config_schema.to_dict(cfg.lora),
         "data": {name: options[name] for name in options if name not in UNBOUND_DATA_OPTIONS},
         "train": {"seed": cfg.train.seed, "accumulation_steps": cfg.train.accumulation_steps},
         "optimizer": {"name": cfg.optimizer.name, "freeze": frozen_patterns(cfg.optimizer)},

@@ -19,11 +19,12 @@ from seqgen.filling import Filler
 from seqgen.inference import Generator
 from seqgen.models import build_model
 from seqgen.models.config import NoDecoderConfig, NoEncoderConfig
+from seqgen.nn.low_rank import LowRankDefinition
 from seqgen.nn.parameters import Definition
 from seqgen.nn.quantization import inference_params
 from seqgen.shortlists import open_shortlist
 from seqgen.texts import one_line
-from seqgen.training.checkpoint_reader import CheckpointReader
+from seqgen.training.checkpoint_reader import CheckpointReader, FoundParams
 from seqgen.training.compilation import enable_compile_cache
 from seqgen.training.loss import make_eval_step
 from seqgen.training.sharding import Layout
@@ -44,7 +45,9 @@ class Run:
       path: the run directory.
       config: as it was resolved when training started.
       tokenizers: source and target.
-      definition: the model.
+      definition: the model, with nothing beside its own parameters.
+      trained: the model as it is trained, whose parameters checkpoints hold: `definition`, or that
+        with low-rank matrices beside it.
       compute_dtype: operands of the model's matrix products.
     """
 
@@ -52,6 +55,7 @@ class Run:
     config: Config
     tokenizers: data.Tokenizers
     definition: Definition
+    trained: Definition
     compute_dtype: str
 
     @classmethod
@@ -76,12 +80,28 @@ class Run:
             )
         cfg = config_module.read_json(path / "config.json")
         tokenizers = data.load_tokenizers(path / "tokenizer")
-        definition = build_definition(cfg, tokenizers, compute_dtype=compute_dtype)
-        return cls(path, cfg, tokenizers, definition, compute_dtype)
+        trained = build_definition(cfg, tokenizers, compute_dtype=compute_dtype)
+        definition = trained.base if isinstance(trained, LowRankDefinition) else trained
+        return cls(path, cfg, tokenizers, definition, trained, compute_dtype)
 
     def params(self, which: str | int = "best") -> Params:
         """Parameters of a checkpoint: 'best', 'last', 'avg:N' or a step."""
-        return CheckpointReader(self.path).restore_params(self.definition.abstract, which)
+        return self.find_params(which).params
+
+    def find_params(
+        self,
+        which: str | int = "best",
+        *,
+        ema: bool = True,
+        report: Callable[[str], None] = lambda line: None,
+    ) -> FoundParams:
+        """See `CheckpointReader.find_params`; low-rank matrices are merged into the others."""
+        reader = CheckpointReader(self.path, report=report)
+        found = reader.find_params(self.trained.abstract, which, ema=ema)
+        if not isinstance(self.trained, LowRankDefinition):
+            return found
+        merged = jax.device_get(jax.jit(self.trained.merge)(found.params))
+        return dataclasses.replace(found, params=merged)
 
     def generator(
         self, params: Params, *, quantize: str = "none", shortlist: Shortlist | None = None
@@ -238,12 +258,25 @@ def _join(
 
 
 def build_definition(cfg: Config, tokenizers: data.Tokenizers, *, compute_dtype: str) -> Definition:
-    """The model of a config, computing in 'float32' or 'bfloat16'."""
-    return build_model(
+    """The model of a config as it is trained, computing in 'float32' or 'bfloat16'.
+
+    Raises:
+      ConfigError: targets of low-rank adaptation that fit no matrix; see `build_model`.
+    """
+    base = build_model(
         cfg.model,
         source_vocab_size=tokenizers.source.vocab_size,
         target_vocab_size=tokenizers.target.vocab_size,
         compute_dtype=compute_dtype,
+    )
+    if not cfg.lora.rank:
+        return base
+    return LowRankDefinition(
+        base,
+        rank=cfg.lora.rank,
+        alpha=cfg.lora.alpha,
+        targets=cfg.lora.targets,
+        also_trained=cfg.lora.train,
     )
 
 

@@ -1,6 +1,7 @@
 """The first parameters of a run, taken from finished runs: what fine-tuning begins with.
 
-Every parameter of the new model comes from a run or is named in `init.fresh`; names are those of
+Every parameter of the new model comes from a run or is named in `init.fresh` (those of low-rank
+adaptation are always fresh: at first they change nothing). Names are those of
 `nn.parameters.part_names`, so that stacked and listed layers fit each other. A table over the
 vocabulary is only taken where the vocabulary is the same; control tokens beside it, of which runs
 on other data have others, are told apart by name: 'target_embedding/table[mask]'.
@@ -16,101 +17,20 @@ import numpy as np
 
 from seqgen.config import Config
 from seqgen.data import Tokenizers
-from seqgen.data.tokenizer_store import vocabulary_of
 from seqgen.errors import ConfigError, labelled, refuse
+from seqgen.named_parts import OpenedRun, Part, Rows, Taken, parts_of, sides
+from seqgen.nn.low_rank import ADDED
 from seqgen.nn.parameters import Definition, flat_parts
-from seqgen.runs import Run
-from seqgen.training.checkpoint_reader import CheckpointReader
-from seqgen.training.config import InitConfig
 from seqgen.training.parameter_groups import check_patterns
 from seqgen.training.state import flatten
-from seqgen.types import Array, Params, nearest
+from seqgen.types import Params, nearest
 
+# Options that change what a stack computes and not the shapes of its parameters.
+_COMPUTING = (
+    *("kind", "num_heads", "activation", "norm", "norm_position", "norm_epsilon", "positions"),
+    *("residual", "input_feeding"),
+)
 _SHOWN = 3  # of each kind of mismatch
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """One parameter of a model, or one layer's part of a stacked one.
-
-    Attributes:
-      shape: of it.
-      axes: logical axis names.
-      value: of a run's; None in a new model.
-    """
-
-    shape: tuple[int, ...]
-    axes: tuple[str | None, ...]
-    value: Any = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Rows:
-    """The vocabulary behind a table: tokens of text, then named control tokens."""
-
-    fingerprint: str
-    size: int
-    controls: tuple[str, ...]
-
-    @classmethod
-    def of(cls, tokenizer: Any) -> "Rows":
-        """Those of a tokenizer."""
-        vocabulary = vocabulary_of(tokenizer)
-        controls = tuple(getattr(tokenizer, "record", {}).get("controls", ()))
-        return cls(vocabulary.fingerprint, vocabulary.vocab_size, controls)
-
-    @property
-    def total(self) -> int:
-        """Rows of a table."""
-        return self.size + len(self.controls)
-
-
-@dataclasses.dataclass(frozen=True)
-class Taken:
-    """What becomes of one part of the new model.
-
-    Attributes:
-      value: from a run.
-      axis: of the vocabulary, where not all rows come from the run.
-      rows: (of the new table, of the run's) for every row that comes from it.
-    """
-
-    value: Array
-    axis: int = 0
-    rows: tuple[list[int], list[int]] | None = None
-
-    def fill(self, fresh: Array) -> Array:
-        """The value, rows that the run does not have taken from `fresh`."""
-        if self.rows is None:
-            return self.value
-        filled = np.array(fresh)
-        np.moveaxis(filled, self.axis, 0)[self.rows[0]] = np.moveaxis(self.value, self.axis, 0)[
-            self.rows[1]
-        ]
-        return filled
-
-
-class OpenedRun:
-    """A run to begin from, its parameters read.
-
-    Attributes:
-      path: the run directory.
-      parts: name -> `Part` with its value.
-      sides: the vocabularies, {'source', 'target'}.
-      steps: of the checkpoints that were read.
-      group: 'ema' or 'params'.
-      used: names that something was made of.
-    """
-
-    def __init__(self, path: str, cfg: InitConfig, *, report: Callable[[str], None]):
-        run = Run.open(path)
-        found = CheckpointReader(path, report=report).find_params(
-            run.definition.abstract, cfg.checkpoint, ema=cfg.weights == "ema"
-        )
-        self.path, self.steps, self.group = path, found.steps, found.group
-        self.sides = sides(run.tokenizers)
-        self.parts = parts_of(run.definition, found.params)
-        self.used: set[str] = set()
 
 
 class Start:
@@ -139,7 +59,7 @@ class Start:
         *,
         report: Callable[[str], None] = lambda line: None,
     ):
-        self._cfg, self._definition = cfg.init, definition
+        self._cfg, self._model, self._definition = cfg.init, cfg.model, definition
         self._wanted, self._sides = parts_of(definition), sides(tokenizers)
         self._rules = [parse_rule(text) for text in cfg.init.map]
         self._runs = {
@@ -161,12 +81,16 @@ class Start:
             "parameters": len(self._taken),
             "fresh": self._fresh,
             "unused": self._unused(),
+            "differences": self._differences(),
         }
         for line in self._lines():
             report(line)
 
     def __call__(self, fresh: Params) -> Params:
-        """The first parameters; `fresh` (random ones) gives what no run has."""
+        """The first parameters; `fresh` (random ones) gives what no run has. To be called once.
+
+        Afterwards the runs' parameters are let go.
+        """
         tree: Params = {}
         leaves = flatten(fresh)
         for name, row in flat_parts(self._definition.abstract, self._definition.axes).items():
@@ -183,6 +107,8 @@ class Start:
             for key in path:
                 node = node.setdefault(key, {})
             node[last] = value
+        self._taken.clear()
+        self._runs.clear()
         return tree
 
     def _plan(self) -> None:
@@ -260,6 +186,8 @@ class Start:
         self._taken[name] = Taken(found.value, axis, (ours, their))
 
     def _is_fresh(self, name: str) -> bool:
+        if name.startswith(f"{ADDED}/"):
+            return True
         return any(re.fullmatch(pattern, name) for pattern in self._cfg.fresh)
 
     def _source(self, name: str) -> tuple[str, str, int | None]:
@@ -289,6 +217,25 @@ class Start:
             return None
         rows = of["source" if name.startswith("source_embedding") else "target"]
         return rows if part.shape[part.axes.index("vocab")] == rows.total else None
+
+    def _differences(self) -> list[str]:
+        """Options by which the same parameters compute something else than in their run."""
+        ours = self._model
+        found = []
+        for run in self._runs.values():
+            for side in ("encoder", "decoder"):
+                here, there = getattr(ours, side), getattr(run.model, side)
+                if not any(name.startswith(f"{side}/") for name in run.used):
+                    continue
+                for field in _COMPUTING:
+                    now, before = getattr(here, field, None), getattr(there, field, None)
+                    if now != before:
+                        text = f"model.{side}.{field}={now}, and {before} in {run.path}"
+                        found.append(text)
+            if ours.scale_embeddings != run.model.scale_embeddings:
+                now = str(ours.scale_embeddings).lower()
+                found.append(f"model.scale_embeddings={now}, and not in {run.path}")
+        return found
 
     def _unused(self) -> list[str]:
         several = len(self._runs) > 1
@@ -351,29 +298,10 @@ class Start:
             )
         if self._fresh:
             lines.append(f"init: {len(self._fresh)} parameters start random: {_list(self._fresh)}")
+        lines += [f"note: {line}" for line in self._differences()]
         if unused := self._unused():
             lines.append(f"init: {len(unused)} parameters are not used: {_list(unused)}")
         return lines
-
-
-def parts_of(definition: Definition, params: Params | None = None) -> dict[str, Part]:
-    """The parameters of a model by the names of their parts; with `params`, their values."""
-    shapes = flatten(definition.abstract)
-    values = {} if params is None else flatten(params)
-    found = {}
-    for name, row in flat_parts(definition.abstract, definition.axes).items():
-        shape, value = shapes[name].shape, values.get(name)
-        for index, (part, axes) in enumerate(row):
-            if part == name:
-                found[part] = Part(shape, axes, value)
-            else:
-                found[part] = Part(shape[1:], axes, None if value is None else value[index])
-    return found
-
-
-def sides(tokenizers: Tokenizers) -> dict[str, Rows]:
-    """The vocabularies of both sides."""
-    return {"source": Rows.of(tokenizers.source), "target": Rows.of(tokenizers.target)}
 
 
 def named_runs(runs: tuple[str, ...]) -> dict[str, str]:

@@ -128,6 +128,8 @@ CONTRADICTIONS = {
     ),
     "tokenizer.path": {"tokenizer": {"kind": "given"}},
     "whose vocabulary is taken": {"tokenizer": {"kind": "run"}},
+    "adapts a run that is there": {"lora": {"rank": 4}},
+    "lora.rank=0": {"lora": {"alpha": 4.0}},
     "init.runs names none": {"init": {"fresh": (".*",)}},
     "sampling_alpha": {"tokenizer": {"kind": "byte", "sampling_alpha": 0.1}},
     "same layers": recurrent({"hidden_dim": 8}, {"bridge": "copy"}),

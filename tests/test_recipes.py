@@ -3,6 +3,7 @@
 import ast
 import json
 import pathlib
+import shutil
 
 import pytest
 
@@ -58,6 +59,31 @@ def dialogues(tmp_path_factory) -> pathlib.Path:
     return folder
 
 
+# Recipe -> the recipes whose runs it begins with; each may take over the vocabulary of the first.
+BEGINNINGS = {
+    "debian_synopsis_warm": {
+        "bert": "masked_lm/bert_small",
+        "gpt": "language_model/wikitext2_gpt",
+    },
+}
+
+
+def begin_tiny(path: pathlib.Path, corpus: pathlib.Path, folder: pathlib.Path) -> list[str]:
+    """Overrides that name the runs that a recipe begins with; they are made, of no steps."""
+    runs, text = [], folder / "text"
+    text.mkdir(parents=True)
+    shutil.copy(corpus / "train.txt", text)  # no val: nothing is evaluated
+    for name, other in BEGINNINGS.get(path.stem, {}).items():
+        words = ["train.num_steps=0", "train.compute_dtype=float32", f"data.dir={text}"]
+        if runs:
+            words += ["tokenizer.kind=run", f"tokenizer.path={runs[0].partition('=')[2]}"]
+        words = [f"--config.{word}" for word in words]
+        cfg = config.load(spec_of(ROOT / f"configs/{other}.py", "tiny"), words)
+        experiment.train(cfg, folder / name)
+        runs.append(f"{name}={folder / name}")
+    return [f"--config.init.runs={','.join(runs)}"] if runs else []
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_config_loads_and_says_its_command(path):
     config.load(spec_of(path))
@@ -68,11 +94,13 @@ def test_config_loads_and_says_its_command(path):
 def train_tiny(path: pathlib.Path, corpora: tuple, workdir: pathlib.Path, *words: str):
     corpus, dialogues = corpora
     overrides = ["--config.train.tensorboard=false", "--config.data.num_buckets=1", *words]
-    if path.parent.name in ("translation", "language_model", "masked_lm", "summarisation"):
+    kinds = ("translation", "language_model", "masked_lm", "summarisation", "classification")
+    if path.parent.name in kinds:
         overrides.append(f"--config.data.dir={corpus}")
     if path.parent.name == "dialogue":
         speakers = config.load(str(path)).data.speakers
         overrides.append(f"--config.data.dir={dialogues / speakers[-1]}")
+    overrides += begin_tiny(path, corpus, workdir / "beginnings")
     cfg = config.load(spec_of(path, "tiny"), overrides)
     outcome = experiment.train(cfg, workdir)
     assert (outcome.status, outcome.step) == ("finished", cfg.train.num_steps)

@@ -9,8 +9,8 @@ import pytest
 from seqgen import config, experiment, runs
 from seqgen.cli.main import main
 from seqgen.errors import ConfigError
+from seqgen.named_parts import parts_of
 from seqgen.training.state import flatten, state_digest
-from seqgen.warm_start import parts_of
 
 GPT = "configs/language_model/shakespeare_char.py:tiny"
 BERT = "configs/masked_lm/bert_small.py:tiny"
@@ -170,3 +170,66 @@ def test_a_resumed_run_needs_its_source_no_more(root, folder, pretrained):
     assert not [name for name in flatten(whole.opt_state) if "/layers/0/" in name]
     with pytest.raises(ConfigError, match="another experiment"):
         train(root, folder, "twice", *words, "optimizer.freeze=()", "train.num_steps=5")
+
+
+def test_two_parts_make_one_model(root, folder, pretrained):
+    """A masked language model's encoder and a causal one's decoder, by the program itself."""
+    bert, gpt, warm = (folder / f"part-{name}" for name in ("bert", "gpt", "warm"))
+    alone = ("data.objective.pairs=none", "model.decoder.next_sentence=false")
+    recipes = [
+        (bert, BERT, folder, ["tokenizer.vocab_size=290", *alone]),
+        (
+            gpt,
+            "configs/language_model/wikitext2_gpt.py:tiny",
+            folder,
+            ["tokenizer.kind=run", f"tokenizer.path={bert}"],
+        ),
+        (
+            warm,
+            "configs/summarisation/debian_synopsis_warm.py:tiny",
+            folder / "pairs",
+            [f"init.runs=bert={bert},gpt={gpt}"],
+        ),
+    ]
+    (folder / "pairs").mkdir()
+    rows = [{"source": "It is the east and fair", "target": "the sun"}] * 8
+    (folder / "pairs/train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for workdir, file, data, words in recipes:
+        command = ["train", f"--config={root / file}", f"--workdir={workdir}"]
+        assert main([*command, *words_of(data, "train.num_steps=0", *words)]) == 0
+    ours, encoder, decoder = listed(warm), listed(bert), listed(gpt)
+    shared = [name for name in ours if name.startswith(("encoder/", "token_types", "embedding_"))]
+    assert_same(ours, encoder, shared)
+    assert "encoder/learned_positions/table" in shared and "embedding_norm/scale" in shared
+    below = [name for name in ours if name.startswith("decoder/") and "cross_" not in name]
+    assert_same(ours, decoder, below)
+    size = len(ours["source_embedding/table"])
+    np.testing.assert_array_equal(ours["source_embedding/table"], encoder["embedding/table"][:size])
+    np.testing.assert_array_equal(
+        ours["target_embedding/table"], decoder["target_embedding/table"][:size]
+    )
+    events = [json.loads(line) for line in (warm / "events.jsonl").read_text().splitlines()]
+    event = next(row for row in events if row["event"] == "initialised")
+    assert event["fresh"] and all("cross_" in name for name in event["fresh"])
+    assert [run["path"] for run in event["runs"]] == [str(bert), str(gpt)]
+
+
+def test_low_rank_matrices_are_kept_apart_and_merged_on_loading(root, folder, pretrained):
+    words = from_run(
+        pretrained, "lora.rank=2", "lora.targets=.*(query|up)/kernel", "train.num_steps=3"
+    )
+    new, state = train(root, folder, "lora", *words, "optimizer.learning_rate=0.05")
+    kept = {name: np.asarray(leaf) for name, leaf in flatten(state.params).items()}
+    theirs, merged = listed(pretrained), listed(new)
+    assert_same(kept, theirs, list(theirs))
+    assert set(merged) == set(theirs)
+    for name, leaf in merged.items():
+        expected = kept[name]
+        if f"lora/{name}/a" in kept:
+            a, b = kept[f"lora/{name}/a"], kept[f"lora/{name}/b"]
+            assert (b != 0).any()
+            expected = expected + 16.0 / 2 * (a @ b)
+        np.testing.assert_allclose(leaf, expected, rtol=1e-5, atol=1e-6)
+    # A run that begins with it begins with the sum.
+    after, _ = train(root, folder, "after", *from_run(new))
+    assert_same(listed(after), merged, list(merged))

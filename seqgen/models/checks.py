@@ -54,6 +54,8 @@ def check_model(
             ("target", f"{target_vocab_size} tokens"),
             ("either", "tokenizer.joint=true, or model.tie_embeddings=target_output"),
         )
+    if config.source_token_types:
+        _check_source_types(config)
     longest_source = ("data.max_source_len", max_source_len)
     if block_len:
         longest_source = longest_row = ("data.block_len", block_len)
@@ -135,6 +137,17 @@ def _check_no_decoder(config: ModelConfig) -> None:
             "model.tie_embeddings=all shares the decoder's embedding, and there is no decoder",
             ("choose", "model.tie_embeddings=target_output, or none"),
         )
+
+
+def _check_source_types(config: ModelConfig) -> None:
+    types = f"model.source_token_types={config.source_token_types}"
+    if isinstance(config.decoder, NoDecoderConfig):
+        refuse(
+            f"{types} is for encoder-decoders",
+            ("choose", "model.decoder.num_token_types, that of masked language models"),
+        )
+    if isinstance(config.encoder, NoEncoderConfig):
+        refuse(f"{types} is read by an encoder", ("now", "model.encoder.kind=none"))
 
 
 def encoded_dims(

@@ -267,6 +267,13 @@ class ModelConfig:
     )
     scale_embeddings: bool = option(True, help="multiply embeddings by sqrt(embed_dim)")
     output_bias: bool = option(False, help="a bias for each output token")
+    source_token_types: int = option(
+        0,
+        help="above 0: sources are read as a masked language model with so many token types reads "
+        "its first text, the sum with that type's embedding normalised: for encoders of such runs",
+        minimum=0,
+        maximum=16,
+    )
     encoder: TransformerEncoderConfig | RecurrentEncoderConfig | NoEncoderConfig = option(  # noqa: RUF009
         TransformerEncoderConfig(), help="encoder, or none"
     )

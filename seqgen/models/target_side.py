@@ -38,8 +38,8 @@ class TargetSide(nnx.Module):
         dim = self.config.embed_dim
         return Embedding(vocab_size, dim, compute_dtype=self.compute_dtype, rngs=rngs)
 
-    def add_decoder(self, encoded: EncodedDims, *, vocab_size: int, rngs: nnx.Rngs) -> None:
-        """Make decoder and output layer; `encoded` has the widths of what the decoder reads."""
+    def build_decoder(self, encoded: EncodedDims, *, rngs: nnx.Rngs) -> None:
+        """Make the decoder; `encoded` has the widths of what it reads."""
         config = self.config
         build = load_component(config.decoder.kind, DECODERS, what="decoder")
         self.decoder = build(
@@ -49,6 +49,11 @@ class TargetSide(nnx.Module):
             compute_dtype=self.compute_dtype,
             rngs=rngs,
         )
+
+    def add_decoder(self, encoded: EncodedDims, *, vocab_size: int, rngs: nnx.Rngs) -> None:
+        """Make decoder and output layer; `encoded` has the widths of what the decoder reads."""
+        self.build_decoder(encoded, rngs=rngs)
+        config = self.config
         tied = config.tie_embeddings != "none"
         self.output = None if tied else self._new_table(vocab_size, rngs)
         bias = jnp.zeros(vocab_size, jnp.float32)
@@ -59,12 +64,33 @@ class TargetSide(nnx.Module):
         scale = math.sqrt(self.config.embed_dim) if self.config.scale_embeddings else 1.0
         return embedding(ids) * scale
 
-    def embed(self, embedding: Embedding, rows: Sequences, stack: Any, key: Any) -> Array:
-        """Embeddings as a teacher-forced stack reads them: positions added, then dropout."""
+    def embed(
+        self,
+        embedding: Embedding,
+        rows: Sequences,
+        stack: Any,
+        key: Any,
+        *,
+        types: Embedding | None = None,
+        norm: Any = None,
+    ) -> Array:
+        """Embeddings as a teacher-forced stack reads them: positions added, then dropout.
+
+        Args:
+          embedding: of tokens.
+          rows: token ids.
+          stack: encoder or decoder.
+          key: dropout key, None = evaluation.
+          types: embedding of token types, of which the first is added to every token.
+          norm: of the sum, before dropout.
+        """
         embedded = self.vectors(embedding, rows.ids)
+        if types is not None:
+            embedded = embedded + types(jnp.zeros_like(rows.ids))
         # Stacks that know positions by themselves (recurrent ones) have no such method.
         if hasattr(stack, "add_positions"):
             embedded = stack.add_positions(embedded, rows.positions, max_len=rows.ids.shape[1])
+        embedded = embedded if norm is None else norm(embedded)
         return dropout(embedded, self.config.dropout_rate, key)
 
     def teacher_forced(

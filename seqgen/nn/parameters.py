@@ -103,6 +103,11 @@ class Definition:
             node[str(path[-1])] = value
         return tree
 
+    def is_trained(self, name: str) -> bool:
+        """Whether training may change a parameter (name of a part, see `part_names`)."""
+        del name
+        return True
+
     def init(self, key: Array) -> Params:
         """Fresh parameters from a PRNG key; pure, so it can be jitted with output shardings."""
         state = nnx.state(self._build(nnx.Rngs(params=key)), nnx.Param)

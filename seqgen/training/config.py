@@ -159,6 +159,26 @@ class InitConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adaptation (Hu et al. 2021): matrices stay, and learn the product of two thin ones.
+
+    Merged on loading.
+    """
+
+    rank: int = option(0, help="columns of A and rows of B; 0 = off", minimum=0, maximum=4096)
+    alpha: float = option(
+        16.0, help="A B is multiplied with alpha / rank", minimum=0.001, maximum=1_000_000
+    )
+    targets: tuple[str, ...] = option(
+        (".*/(query|value)/kernel",),
+        help="regular expressions that fit whole names of matrices; of stacked layers all or none",
+    )
+    train: tuple[str, ...] = option(
+        (), help="the same for parameters that are trained whole beside A and B, such as heads"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class MeshConfig:
     """How devices are laid out; the product of the sizes is the number of devices used."""
 

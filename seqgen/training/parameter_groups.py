@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from seqgen.errors import refuse
+from seqgen.nn.low_rank import ADDED
 from seqgen.nn.parameters import flat_parts
 from seqgen.training.config import OptimizerConfig
 from seqgen.types import Params, PyTree, nearest
@@ -159,7 +160,9 @@ def depth_from_top(names: Iterable[str]) -> dict[str, int]:
     stack reads are one deeper than its first layer; what stands beside or above a stack (heads, its
     last norm, attention, bridges) is 0 and not in the answer.
     """
-    names = list(names)
+    # What is added to a matrix lies as deep as it.
+    plain = {name: name.removeprefix(f"{ADDED}/") for name in names}
+    names = list(plain.values())
     layers: dict[str, int] = {}  # first part of a name -> layers of that stack
     for name in names:
         if match := _LAYER.match(name):
@@ -178,7 +181,7 @@ def depth_from_top(names: Iterable[str]) -> dict[str, int]:
             depths[name] = source + 1
         elif name.startswith(_TARGET_INPUT):
             depths[name] = (max(source, target) if shared else target) + 1
-    return depths
+    return {name: depths[own] for name, own in plain.items() if own in depths}
 
 
 def _put(tree: Params, name: str, value: Any) -> None:

@@ -61,7 +61,12 @@ class TrainSetup:
             nothing.
         """
         layout = Layout.of(mesh_cfg or MeshConfig())
-        groups = ParameterGroups.of(definition.abstract, definition.axes, optimizer_cfg)
+        groups = ParameterGroups.of(
+            definition.abstract,
+            definition.axes,
+            optimizer_cfg,
+            is_trained=definition.is_trained,
+        )
         optimizer = build_optimizer(
             optimizer_cfg, num_steps=train_cfg.num_steps, axes=definition.axes, groups=groups
         )
