@@ -1,7 +1,7 @@
 r"""GPT on plain text, sized for a CPU as masked_lm/bert_small.py: 4 layers, 128 wide, 4 heads.
 
     seqgen train --config=configs/language_model/wikitext2_gpt.py \
-        --config.data.dir=../shared/data/wikitext2_small --workdir=runs/wikitext2_gpt
+        --config.data.dir=DIR --workdir=runs/wikitext2_gpt
 
 DIR holds train.txt[.gz] and val.txt[.gz] (or dev.txt). To be put together with an encoder later
 (docs/fine_tuning.md), take over its vocabulary: `--config.tokenizer.kind=run

@@ -91,7 +91,10 @@ class RotaryRule:
         return np.clip((turns - seldom) / (fast - seldom), 0, 1)
 
 
-def rotate(x: Array, positions: Array, rule: RotaryRule = RotaryRule()) -> Array:
+PLAIN = RotaryRule()
+
+
+def rotate(x: Array, positions: Array, rule: RotaryRule = PLAIN) -> Array:
     """Turned by position, so that scores depend on position differences alone.
 
     Feature i is paired with feature i + H/2 and the pair is turned by
