@@ -5,6 +5,7 @@ ends at the same step whatever else the machine does meanwhile, and two seeds of
 same.
 """
 
+import contextlib
 import itertools
 from collections import Counter
 from typing import Any
@@ -48,14 +49,12 @@ def measure_pace(training: Training, *, repeats: int, deadline: float = float("i
     step, holder = setup.make_step(), [setup.init()]
     counts: Counter[Any] = Counter()
     examples: dict[Any, Any] = {}
-    stream = text.train_batches(0, rows_multiple=1, seed=cfg.train.seed)
-    try:
+    stream: Any = text.train_batches(0, rows_multiple=1, seed=cfg.train.seed)
+    with contextlib.closing(stream):
         for batch, _ in itertools.islice(stream, PROBED_BATCHES):
             shape = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
             counts[shape] += 1
             examples.setdefault(shape, batch)
-    finally:
-        stream.close()
     means = [0.0] * repeats
     for shape, batch in examples.items():
 
