@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from decoding.toy_model import ToyModel, sources
 
-from seqgen import config, inference
+from seqgen import config, programs
 from seqgen.data import Tokenizers
 from seqgen.decoding import DecodeConfig, Shortlist, make_row_keys, search, shortlist
 from seqgen.errors import ConfigError
@@ -298,6 +298,6 @@ def test_without_a_shortlist_the_program_is_what_it_was():
     generator = make(config)
     given = (generator.params, source, numbers, 0, config.values())
     program = functools.partial(
-        inference._search, ToyDefinition(), prompt=None, candidates=None, **static
+        programs._search, ToyDefinition(), prompt=None, candidates=None, **static
     )
     assert str(jax.make_jaxpr(program)(*given)) == str(jax.make_jaxpr(by_hand)(*given))
