@@ -13,7 +13,7 @@ import json
 import pathlib
 import sys
 
-from seqgen import runs
+from seqgen import run_evaluation
 from seqgen.cli.main import main as seqgen
 from seqgen.training.writers import read_rows
 
@@ -39,7 +39,7 @@ def train_and_score(pairing: str, folder: pathlib.Path) -> dict:
     code = seqgen(["train", f"--config=configs/reverse.py:{pairing}", f"--workdir={workdir}"])
     if code != 0:
         raise SystemExit(code)
-    scores, _, _ = runs.evaluate(workdir, overrides={"num_beams": 1})
+    scores, _, _ = run_evaluation.evaluate(workdir, overrides={"num_beams": 1})
     return {
         "pairing": pairing,
         "exact_match": scores["exact_match"],

@@ -11,6 +11,7 @@ from typing import Any
 
 from seqgen import config as config_module
 from seqgen import config_schema, data, warm_start
+from seqgen.building import SCORING_DTYPE, build_definition, make_generator
 from seqgen.config import Config
 from seqgen.errors import ConfigError, SeqgenError
 from seqgen.evaluation import evaluators
@@ -18,7 +19,7 @@ from seqgen.evaluation.line_statistics import require_tokenizer
 from seqgen.inference import Generator
 from seqgen.models.checks import check_reads_sources
 from seqgen.nn.parameters import Definition
-from seqgen.runs import SCORING_DTYPE, build_definition, make_generator, pick_split
+from seqgen.run_evaluation import pick_split
 from seqgen.texts import one_line
 from seqgen.training import loop, run_directory
 from seqgen.training.compilation import enable_compile_cache, measurements_directory

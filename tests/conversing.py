@@ -4,10 +4,10 @@ import jax
 import numpy as np
 
 from seqgen import config, config_schema, data
+from seqgen.building import build_definition, make_generator
 from seqgen.data.chat_template import ChatTemplate
 from seqgen.data.config import TokenizerConfig
 from seqgen.data.tokenizer_store import build_dialogue_tokenizers, save_tokenizers
-from seqgen.runs import build_definition, make_generator
 from seqgen.training.checkpoint import CheckpointStore
 from seqgen.training.run_directory import RunDirectory
 from seqgen.training.state import TrainState

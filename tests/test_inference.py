@@ -10,11 +10,11 @@ import pytest
 from decoding.toy_model import ToyModel, sources
 
 from seqgen import config, programs
+from seqgen.building import make_generator
 from seqgen.data import Tokenizers
 from seqgen.decoding import DecodeConfig, Shortlist, make_row_keys, search, shortlist
 from seqgen.errors import ConfigError
 from seqgen.inference import Generator
-from seqgen.runs import make_generator
 from seqgen.types import EOS_ID
 
 

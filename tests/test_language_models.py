@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import seqgen
-from seqgen import config, experiment, runs
+from seqgen import config, experiment, run_evaluation, runs
 from seqgen.cli.main import main
 from seqgen.errors import ConfigError
 from seqgen.types import BOS_ID, PAD_ID, Batch, Sequences
@@ -45,7 +45,7 @@ def trained(root, corpus, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report(trained):
-    return runs.evaluate(trained, split="val")[0]
+    return run_evaluation.evaluate(trained, split="val")[0]
 
 
 def test_a_pattern_is_learnt(trained, report):
@@ -203,7 +203,7 @@ def test_a_short_text_scores_as_the_evaluation_says(trained, corpus, tmp_path):
     """One block: BOS stands before the text, every token is predicted, and no end."""
     for split, text in (("train", PATTERN * 60), ("val", PATTERN)):
         (tmp_path / f"{split}.txt").write_text(text, encoding="utf-8")
-    report = runs.evaluate(trained, split="val", data_dir=str(tmp_path))[0]
+    report = run_evaluation.evaluate(trained, split="val", data_dir=str(tmp_path))[0]
     (score,) = seqgen.load(trained).score([PATTERN], include_eos=False)
     assert report["tokens"] == len(PATTERN)
     assert report["loss"] == pytest.approx(-score / len(PATTERN), rel=1e-4)

@@ -10,7 +10,7 @@ import pathlib
 import time
 from typing import Any
 
-from seqgen import data, experiment, runs
+from seqgen import data, experiment, run_evaluation, runs
 from seqgen.benchmarking import curves, flops, machine
 from seqgen.benchmarking.cells import Plan
 from seqgen.benchmarking.results import Row
@@ -108,9 +108,9 @@ def _test_scores(folder: pathlib.Path, task: Task) -> dict[str, Any]:
         "base_metrics": ("exact_match", "bleu"),  # TER needs minutes where answers go in circles
     }
     try:
-        report, examples, hypotheses = runs.evaluate(folder, split="test", **options)
+        report, examples, hypotheses = run_evaluation.evaluate(folder, split="test", **options)
     except DataError:
-        report, examples, hypotheses = runs.evaluate(folder, split="val", **options)
+        report, examples, hypotheses = run_evaluation.evaluate(folder, split="val", **options)
     names = ("split", "loss", "bleu", "exact_match", "signature")
     found = {name: report[name] for name in names}
     if task.edges:

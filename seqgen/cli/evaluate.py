@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     edges = _edges(args.by_length)
     metrics = _metrics(args.metrics)
     workdirs, companions = runs_of(args)
-    from seqgen import config, runs
+    from seqgen import config, run_evaluation
     from seqgen.evaluation import by_length, scores, table
     from seqgen.evaluation.references import references_of
 
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(output(args.output)) if args.output else None
         with line_counter("decoded") as progress:
-            report, examples, hypotheses = runs.evaluate(
+            report, examples, hypotheses = run_evaluation.evaluate(
                 workdirs,
                 split=args.split,
                 checkpoint=checkpoint,
