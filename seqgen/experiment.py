@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from seqgen import config as config_module
-from seqgen import config_schema, data, warm_start
+from seqgen import config_schema, data, init_rules, warm_start
 from seqgen.building import SCORING_DTYPE, build_definition, make_generator
 from seqgen.config import Config
 from seqgen.errors import ConfigError, SeqgenError
@@ -146,7 +146,7 @@ def _resolve(cfg: Config, run: run_directory.RunDirectory, progress: Progress) -
     """
     folder = os.path.abspath(cfg.data.dir) if cfg.data.dir else ""
     cfg = dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, dir=folder))
-    cfg = warm_start.with_whole_paths(cfg)
+    cfg = init_rules.with_whole_paths(cfg)
     if (run.path / "config.json").exists():
         stored = config_module.read_json(run.path / "config.json")
         changed = _differences(_identity(stored), _identity(cfg))
@@ -259,12 +259,11 @@ def _evaluators(
 
         def translate(params: Params, sources: Sequence[str]) -> list[str]:
             if not generators:
-                generators.append(make_generator(cfg, definition, params, text.tokenizers))
+                plain = cfg.decode.plain(cfg.evaluation.num_beams)
+                searching = dataclasses.replace(cfg, decode=plain)
+                generators.append(make_generator(searching, definition, params, text.tokenizers))
             generators[0].params = params
-            options = {"num_beams": cfg.evaluation.num_beams, "num_return_sequences": 1}
-            answers = generators[0].stream(
-                sources, progress=lambda count: stop.check(), do_sample=False, **options
-            )
+            answers = generators[0].stream(sources, progress=lambda count: stop.check())
             return [one_line(hypotheses[0].text) for hypotheses in answers]
 
         examples = text.examples(split, max_examples=limit)

@@ -114,11 +114,6 @@ class Generator(Conversing, Scoring):
         return self._texts.reads_prompts
 
     @property
-    def has_shortlist(self) -> bool:
-        """Whether answers are made of some tokens only."""
-        return self._shortlist is not None
-
-    @property
     def limits(self) -> tuple[int | None, int | None]:
         """`max_source_len` and `max_target_len`."""
         return self._texts.max_source_len, self._texts.max_target_len

@@ -12,7 +12,7 @@ from seqgen.errors import ConfigError, DataError
 from seqgen.evaluation import evaluators
 from seqgen.evaluation.config import METRICS
 from seqgen.evaluation.line_statistics import require_tokenizer
-from seqgen.runs import Run, add_draft, join
+from seqgen.runs import Run, add_draft, check_shortlist, join
 from seqgen.texts import one_line
 from seqgen.training.compilation import enable_compile_cache
 from seqgen.training.loss import make_eval_step
@@ -59,11 +59,13 @@ def evaluate(
       `text_report`, and two empty lists.
 
     Raises:
-      ConfigError: no such run or checkpoint.
+      ConfigError: no such run or checkpoint, or an option of the search that is not known, out of
+        range or not read; see also `load`.
       DataError: no such split.
     """
     enable_compile_cache()
     paths = [workdir] if isinstance(workdir, str | pathlib.Path) else list(workdir)
+    check_shortlist(shortlist, num_runs=len(paths), draft=draft)
     opened = [Run.open(path, compute_dtype=compute_dtype) for path in paths]
     run = opened[0]
     cfg = run.config
@@ -81,11 +83,9 @@ def evaluate(
             details=["else           evaluate its members apart"],
         )
     read = [one.params(checkpoint) for one in opened]
-    if len(opened) > 1:
-        exact = join(opened, read, shortlist=shortlist, ensemble_mean=ensemble_mean)
-        params, eval_step = exact.params, companions.make_eval_step(exact.definition)
-    else:
-        exact, params = None, jax.device_put(read[0])
+    exact = join(opened, read, ensemble_mean=ensemble_mean) if len(opened) > 1 else None
+    if exact is None:
+        params = jax.device_put(read[0])
         eval_step = make_eval_step(
             run.definition,
             train_cfg=cfg.train,
@@ -93,16 +93,18 @@ def evaluate(
             compute_dtype=compute_dtype,
             streams=cfg.data.streams,
         )
-    values = evaluators.teacher_forced_values(eval_step, params, text.eval_batches(split))
+    else:
+        params, eval_step = exact.params, companions.make_eval_step(exact.definition)
+    batches = text.eval_batches(split)
     if cfg.data.contiguous:
+        values = evaluators.teacher_forced_values(eval_step, params, batches)
         objective = cfg.data.objective.name
         size = text.text_size(split) if objective == "causal" else None
         report = evaluators.text_report(split=split, values=values, size=size, objective=objective)
         return report, [], []
     if exact is None:
-        generator = run.generator(
-            params, quantize=quantize, shortlist=run.shortlist(shortlist, data_dir=data_dir)
-        )
+        candidates = run.shortlist(shortlist, data_dir=data_dir)
+        generator = run.generator(params, quantize=quantize, shortlist=candidates)
     elif quantize == "none":
         generator = exact
     else:
@@ -111,10 +113,10 @@ def evaluate(
         generator = add_draft(generator, run, draft, quantize)
     examples = text.examples(split)
     sources = [example["source"] for example in examples]
-    hypotheses = [
-        one_line(answers[0].text)
-        for answers in generator.stream(sources, progress=progress, **(overrides or {}))
-    ]
+    # Bad options are refused here, before anything is measured.
+    answers = generator.stream(sources, progress=progress, **(overrides or {}))
+    values = evaluators.teacher_forced_values(eval_step, params, batches)
+    hypotheses = [one_line(answer[0].text) for answer in answers]
     report = evaluators.split_report(
         split=split,
         examples=examples,

@@ -104,8 +104,13 @@ class Run:
         """Text in, text out, with `params`; see `load` for `quantize`.
 
         Raises:
-          ConfigError: an unknown `quantize`.
+          ConfigError: an unknown `quantize`, or a masked language model.
         """
+        if isinstance(self.config.model.decoder, NoDecoderConfig):
+            raise ConfigError(
+                f"{self.path} is a masked language model, which writes no text",
+                details=["alone          it fills hidden tokens: seqgen fill"],
+            )
         return make_generator(
             self.config,
             self.definition,
@@ -204,6 +209,7 @@ def load(
     """
     enable_compile_cache()
     paths = [workdir] if isinstance(workdir, str | pathlib.Path) else list(workdir)
+    check_shortlist(shortlist, num_runs=len(paths), draft=draft)
     opened = [Run.open(path, compute_dtype=compute_dtype) for path in paths]
     run = opened[0]
     if len(opened) == 1 and draft is None and isinstance(run.config.model.decoder, NoDecoderConfig):
@@ -214,10 +220,26 @@ def load(
         answering = run.generator(params, quantize=quantize, shortlist=run.shortlist(shortlist))
     else:
         read = [run.params(checkpoint) for run in opened]
-        answering = join(
-            opened, read, quantize=quantize, shortlist=shortlist, ensemble_mean=ensemble_mean
-        )
+        answering = join(opened, read, quantize=quantize, ensemble_mean=ensemble_mean)
     return answering if draft is None else add_draft(answering, opened[0], draft, quantize)
+
+
+def check_shortlist(shortlist: int, *, num_runs: int, draft: str | pathlib.Path | None) -> None:
+    """Refuse a shortlist where the whole vocabulary is needed.
+
+    Raises:
+      ConfigError: with several runs, or with a draft.
+    """
+    if shortlist and num_runs > 1:
+        raise ConfigError(
+            f"shortlist={shortlist} with an ensemble of {num_runs} runs",
+            details=["its members are normalised over the whole vocabulary: leave it out"],
+        )
+    if shortlist and draft is not None:
+        raise ConfigError(
+            f"shortlist={shortlist} with a draft, which proposes tokens of the whole vocabulary",
+            details=["leave out      one of them"],
+        )
 
 
 def add_draft(
@@ -226,14 +248,9 @@ def add_draft(
     """`answering`, the text of `run`, with a smaller run that proposes tokens; see `load`.
 
     Raises:
-      ConfigError: it has a shortlist, or the runs do not share a vocabulary.
+      ConfigError: the runs do not share a vocabulary.
     """
     proposing = Run.open(draft, compute_dtype=run.compute_dtype)
-    if answering.has_shortlist:
-        raise ConfigError(
-            "a shortlist with a draft, which proposes tokens of the whole vocabulary",
-            details=["leave out      one of them"],
-        )
     return companions.with_draft(
         answering,
         proposing.generator(proposing.params(), quantize=quantize),
@@ -246,7 +263,6 @@ def join(
     params: Sequence[Params],
     *,
     quantize: str = "none",
-    shortlist: int = 0,
     ensemble_mean: str = "probs",
 ) -> Generator:
     """Several runs as one model; see `load`.
@@ -254,15 +270,10 @@ def join(
     Args:
       opened: the runs, the first of which gives the options.
       params: parameters of each.
-      quantize, shortlist, ensemble_mean: see `load`.
+      quantize, ensemble_mean: see `load`.
 
     Raises:
-      ConfigError: a shortlist, or runs that do not share a vocabulary.
+      ConfigError: runs that do not share a vocabulary.
     """
-    if shortlist:
-        raise ConfigError(
-            f"shortlist={shortlist} with an ensemble of {len(opened)} runs",
-            details=["its members are normalised over the whole vocabulary: leave it out"],
-        )
     parts = [run.generator(own, quantize=quantize) for run, own in zip(opened, params, strict=True)]
     return companions.join(parts, [str(run.path) for run in opened], mean=ensemble_mean)

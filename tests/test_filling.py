@@ -206,12 +206,16 @@ def test_fill_as_a_command(trained, capsys):
         (["fill", "--text=a b"], "line 1 has no [MASK]"),
         (["fill", "--text=[MASK]", "--top_k=0"], "top_k: 0"),
         (["fill", "--text=[MASK]", "--input=x"], "give one of the two"),
-        (["fill", "--text=[MASK]", "--shortlist=5"], "text without sources"),
+        (["fill", "--text=[MASK]", "--draft=SELF"], "unknown option  --draft"),
         (["generate"], "seqgen fill"),
+        (["generate", "--shortlist=5"], "text without sources"),
+        (["generate", "--ensemble=SELF"], "which writes no text"),
+        (["generate", "--draft=SELF"], "which writes no text"),
         (["chat", "-p", "hi"], "seqgen fill"),
     ],
 )
 def test_what_cannot_be_filled_is_told(trained, words, cause, capsys):
+    words = [word.replace("SELF", str(trained)) for word in words]
     assert main([words[0], f"--workdir={trained}", *words[1:]]) == 2
     captured = capsys.readouterr()
     assert cause in captured.err and captured.out == "" and "Traceback" not in captured.err

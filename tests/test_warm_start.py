@@ -61,7 +61,8 @@ def from_run(pretrained, *words):
 
 
 def test_a_whole_run_is_taken_over_with_its_tokenizer(root, folder, pretrained):
-    new, _ = train(root, folder, "whole", *from_run(pretrained))
+    narrow = "model.decoder.attention_window=4"
+    new, _ = train(root, folder, "whole", *from_run(pretrained, narrow))
     ours, theirs = listed(new), listed(pretrained)
     assert_same(ours, theirs, list(theirs))
     assert set(ours) == set(theirs)
@@ -73,6 +74,7 @@ def test_a_whole_run_is_taken_over_with_its_tokenizer(root, folder, pretrained):
     (event,) = [row for row in events if row["event"] == "initialised"]
     assert event["runs"][0]["path"] == str(pretrained) and event["runs"][0]["steps"] == [0]
     assert event["fresh"] == event["unused"] == []
+    assert event["differences"] == [f"{narrow}, and None in {pretrained}"]
 
 
 def test_stacked_layers_come_from_listed_ones_and_partly(root, folder, pretrained):

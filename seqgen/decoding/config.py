@@ -236,6 +236,18 @@ class DecodeConfig:
             overrides.setdefault("do_sample", False)
         return dataclasses.replace(self, **overrides)
 
+    def plain(self, num_beams: int) -> "DecodeConfig":
+        """Greedy or beam search for one answer, without the options that it would not read.
+
+        Raises:
+          ConfigError: if `num_beams` is out of its range.
+        """
+        aside: dict[str, Any] = {"num_return_sequences": 1, "do_sample": False}
+        aside |= {"num_beam_groups": 1, "contrastive_k": 0}
+        if num_beams == 1:
+            aside |= {"coverage_penalty": 0.0, "required_words": ()}
+        return dataclasses.replace(self, num_beams=num_beams, **aside)
+
     def shape(self, *, drafted: bool = False) -> SearchShape:
         """The static part; `drafted`: a draft model proposes tokens."""
         return SearchShape(

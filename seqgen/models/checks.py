@@ -4,7 +4,7 @@ A whole experiment is checked against them before any data is read, with the siz
 building a model checks again, with the vocabularies and with encoders of the user's own.
 """
 
-from typing import Any
+from typing import Any, NoReturn
 
 from seqgen.errors import refuse
 from seqgen.models.config import (
@@ -20,6 +20,15 @@ from seqgen.models.config import (
 from seqgen.nn.linear_recurrence import LinearCell
 from seqgen.nn.recurrent import build_cell
 from seqgen.nn.rotary import BY_WAVELENGTH
+
+# Option: what decides whether it is read, and by which choices.
+_POSITION_READERS = {
+    "rotary_base": ("positions", ("rotary",)),
+    "rotary_scaling": ("positions", ("rotary",)),
+    "rotary_original_len": ("rotary_scaling", BY_WAVELENGTH),
+    "relative_buckets": ("positions", ("relative",)),
+    "relative_max_distance": ("positions", ("relative",)),
+}
 
 
 def check_model(
@@ -94,19 +103,27 @@ def check_reads_sources(config: ModelConfig) -> None:
 
 
 def check_carries_state(decoder: Any) -> None:
-    """Refuse a decoder (module or kind of one) whose state does not go on from batch to batch.
+    """Refuse a decoder module whose state does not go on from batch to batch.
 
     Raises:
       ConfigError: it has no `init_carry`.
     """
     if not hasattr(decoder, "init_carry"):
-        refuse(
-            "data.batching=streams carries a recurrent state from batch to batch, and this decoder "
-            "has none",
-            ("decoder", type(decoder).__name__),
-            ("either", "data.batching=blocks: rows that stand for themselves"),
-            ("or", "a recurrent decoder, such as model.decoder.kind=lstm"),
-        )
+        refuse_stateless(type(decoder).__name__)
+
+
+def refuse_stateless(decoder: str) -> NoReturn:
+    """Refuse streams for a decoder that has no state to carry.
+
+    Raises:
+      ConfigError: always.
+    """
+    refuse(
+        f"data.batching=streams carries a recurrent state from batch to batch, and {decoder} has "
+        "none",
+        ("either", "data.batching=blocks: rows that stand for themselves"),
+        ("or", "a recurrent decoder, such as model.decoder.kind=lstm"),
+    )
 
 
 def _check_no_encoder(config: ModelConfig, source_vocab: Any, target_vocab: Any) -> None:
@@ -283,6 +300,13 @@ def _check_positions(where: str, part: Any, width: int, longest: tuple[str, int]
             f"rotary positions need an even head width, not {width // part.num_heads}",
             ("head width", f"model.embed_dim={width} / {where}.num_heads={part.num_heads}"),
         )
+    for name, (chooser, names) in _POSITION_READERS.items():
+        value, chosen = getattr(part, name), getattr(part, chooser)
+        if value != getattr(type(part), name) and chosen not in names:
+            refuse(
+                f"{where}.{name}={value} would be ignored by {where}.{chooser}={chosen}",
+                ("choose", f"{where}.{chooser}={' or '.join(names)}"),
+            )
     _check_rotary(where, part)
     exact = part.relative_buckets // (4 if isinstance(part, TransformerEncoderConfig) else 2)
     if part.positions == "relative" and part.relative_max_distance <= exact:
@@ -304,13 +328,6 @@ def _check_positions(where: str, part: Any, width: int, longest: tuple[str, int]
 
 def _check_rotary(where: str, part: Any) -> None:
     scaled = part.rotary_scaling != "none"
-    for name in ("rotary_base", "rotary_scaling"):
-        value = getattr(part, name)
-        if part.positions != "rotary" and value != getattr(type(part), name):
-            refuse(
-                f"{where}.{name}={value} would be ignored by {where}.positions={part.positions}",
-                ("choose", f"{where}.positions=rotary"),
-            )
     if scaled != (part.rotary_factor != 1.0):
         refuse(
             f"{where}.rotary_scaling={part.rotary_scaling} with "

@@ -43,7 +43,7 @@ def one_model(workdir, model, monkeypatch):
     usual = runs.load
 
     def load(path, **options):
-        return model if path == workdir else usual(path, **options)
+        return model if path == [workdir] and "draft" not in options else usual(path, **options)
 
     monkeypatch.setattr(runs, "load", load)
 
@@ -105,6 +105,13 @@ def test_one_shot(workdir, model, capsys):
     for text in ("a latte", '[{"speaker": "bot"}]', "/reset"):
         out = call(capsys, "chat", f"--workdir={workdir}", "-p", text)
         assert out == one_line(model.chat([text]).text) + "\n"
+
+
+def test_other_runs_help_to_reply(workdir, model, capsys):
+    """A run together with itself, and drafting for itself, replies as it does alone."""
+    wanted = one_line(model.chat(["a latte"]).text) + "\n"
+    for word in (f"--ensemble={workdir}", f"--draft={workdir}"):
+        assert call(capsys, "chat", f"--workdir={workdir}", word, "-p", "a latte") == wanted
 
 
 def test_a_terminal_shows_replies_as_they_grow(typed, model, monkeypatch):
@@ -267,6 +274,7 @@ def test_ctrl_c_ends_a_program_in_a_pipe(workdir, monkeypatch, capsys):
     [
         (["--temperature=2", "-p", "hi"], "temperature: read only when sampling"),
         (["--stop=a", "-p", "hi"], "stop: read only by language models"),
+        (["--draft=nowhere", "-p", "hi"], "nowhere does not exist"),
         (["--sed=1"], "did you mean   --seed=1"),
     ],
 )
