@@ -1,7 +1,7 @@
 """Train and report the Multi30k English-German models of the README.
 
-    python scripts/multi30k.py train transformer-tiny --data=../shared/data/multi30k --runs=../runs
-    python scripts/multi30k.py report --data=../shared/data/multi30k --runs=../runs \
+    python scripts/multi30k.py train transformer-tiny --data=DIR --runs=runs
+    python scripts/multi30k.py report --data=DIR --runs=runs \
         --output=benchmarks/results/multi30k
 
 `train` is `seqgen train` with the config of that name (the same command resumes it). `report`
