@@ -1,4 +1,4 @@
-"""Train every pairing of encoder and decoder on reversal, with one set of hyper-parameters.
+"""Train 28 pairings of encoder and decoder on reversal, with one set of hyper-parameters.
 
     python scripts/reversal_pairs.py --runs=runs/reversal --output=reversal.json
 
@@ -50,7 +50,7 @@ def train_and_score(pairing: str, folder: pathlib.Path) -> dict:
 
 def main() -> int:
     """Train what is missing, print one JSON row a pairing, and write them all."""
-    parser = argparse.ArgumentParser(description="Every pairing on reversal")
+    parser = argparse.ArgumentParser(description="28 pairings on reversal")
     parser.add_argument("--runs", type=pathlib.Path, required=True)
     parser.add_argument("--output", type=pathlib.Path)
     parser.add_argument("--only", help="one pairing, such as gru,lstm,none")
