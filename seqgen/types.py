@@ -109,6 +109,9 @@ class MaskedBatch:
     next_weights: Array
 
 
+AnyBatch = Batch | MaskedBatch
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Encoded:
