@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from seqgen.data import cache
+from seqgen.data.base_tokenizer import BaseTokenizer, WrappedTokenizer
 from seqgen.data.chat_template import ChatTemplate
 from seqgen.data.config import TokenizerConfig
 from seqgen.data.control_tokens import ControlTokenizer
@@ -13,7 +14,7 @@ from seqgen.data.dialogue_tokenizer import DialogueTokenizer
 from seqgen.data.huggingface_tokenizer import HuggingFaceTokenizer
 from seqgen.data.huggingface_vocabulary import KINDS, Vocabulary
 from seqgen.data.multiline import LINE_END, MultilineTokenizer
-from seqgen.data.tokenizer import ByteTokenizer, SavableTokenizer, TableTokenizer, build_table
+from seqgen.data.tokenizer import ByteTokenizer, TableTokenizer, build_table
 from seqgen.errors import ConfigError, DataError, labelled
 
 TOKENIZER_JSON = "tokenizer.json"
@@ -27,21 +28,18 @@ class Tokenizers:
     vocabulary of the target's.
     """
 
-    source: SavableTokenizer
-    target: SavableTokenizer
+    source: BaseTokenizer
+    target: BaseTokenizer
 
     @property
     def joint(self) -> bool:
         """One vocabulary for both sides."""
-        source, target = (
-            getattr(side, "vocabulary", side.fingerprint) for side in (self.source, self.target)
-        )
-        return source == target
+        return self.source.vocabulary_fingerprint == self.target.vocabulary_fingerprint
 
     @property
     def multiline(self) -> bool:
         """They read text of several lines, without sources."""
-        return getattr(self.target, "multiline", False)
+        return self.target.multiline
 
 
 def build_tokenizers(
@@ -160,9 +158,9 @@ def dialogue_tokenizers(vocabulary: Any, template: ChatTemplate) -> Tokenizers:
     return Tokenizers(DialogueTokenizer(replies, template), replies)
 
 
-def vocabulary_of(tokenizer: Any) -> Any:
-    """What cuts text inside a tokenizer, without what is put around it for a kind of data."""
-    while hasattr(tokenizer, "inner"):
+def vocabulary_of(tokenizer: BaseTokenizer) -> BaseTokenizer:
+    """What cuts text inside a tokenizer, without what `wrap` put around it."""
+    while isinstance(tokenizer, WrappedTokenizer):
         tokenizer = tokenizer.inner
     return tokenizer
 
@@ -201,14 +199,14 @@ def save_tokenizers(tokenizers: Tokenizers, directory: Path, *, made_from: str) 
         name = f"{stem}{suffix}"
         tokenizer.save(directory / name)
         entries[side] = {
-            "multiline": getattr(tokenizer, "multiline", False),
+            "multiline": tokenizer.multiline,
             "kind": tokenizer.kind,
             "file": name,
             "file_digest": cache.digest_file(directory / name),
             "fingerprint": tokenizer.fingerprint,
             "vocab_size": tokenizer.vocab_size,
-            "options": getattr(tokenizer, "options", {}),
-            **getattr(tokenizer, "record", {}),
+            "options": tokenizer.options,
+            **tokenizer.record,
         }
     cache.write_json(
         directory / TOKENIZER_JSON,
@@ -246,7 +244,7 @@ def read_record(directory: Path) -> dict[str, Any]:
     return record
 
 
-def _load(directory: Path, entry: dict[str, Any]) -> Any:
+def _load(directory: Path, entry: dict[str, Any]) -> BaseTokenizer:
     from seqgen.data import sentencepiece_tokenizer as pieces
 
     try:
@@ -258,7 +256,9 @@ def _load(directory: Path, entry: dict[str, Any]) -> Any:
             raise ValueError(f"{path} was changed after it was saved")
         fields = {} if entry["kind"] == "sentencepiece" else cache.read_json(path)
         if entry["kind"] == "sentencepiece":
-            one: Any = pieces.SentencePieceTokenizer(path.read_bytes(), **entry["options"])
+            one: BaseTokenizer = pieces.SentencePieceTokenizer(
+                path.read_bytes(), **entry["options"]
+            )
         elif entry["kind"] in KINDS.values():
             one = HuggingFaceTokenizer(
                 Vocabulary(**fields["vocabulary"]), lowercase=fields["lowercase"]
@@ -269,12 +269,13 @@ def _load(directory: Path, entry: dict[str, Any]) -> Any:
             one = TableTokenizer(fields.pop("pieces"), **fields)
         if entry.get("multiline"):
             one = MultilineTokenizer(one)
-        if "controls" in entry:
-            one = ControlTokenizer(one, entry["controls"])
-        if "dialogue" in entry:
-            options = {**entry["dialogue"], "speakers": tuple(entry["dialogue"]["speakers"])}
-            one = DialogueTokenizer(one, ChatTemplate(**options))
-        return one
+        if "controls" not in entry:
+            return one
+        marked = ControlTokenizer(one, entry["controls"])
+        if "dialogue" not in entry:
+            return marked
+        options = {**entry["dialogue"], "speakers": tuple(entry["dialogue"]["speakers"])}
+        return DialogueTokenizer(marked, ChatTemplate(**options))
     except ConfigError:  # not installed
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
