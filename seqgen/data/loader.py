@@ -50,6 +50,7 @@ class TextData:
         self._say = report or (lambda message: None)
         self._tokenized: dict[str, TokenizedSplit] = {}
         self._training: Any = None  # TrainingSet, ContiguousText or PretrainingText
+        self._held_out: dict[tuple[str, int], PretrainingText] = {}  # by split and lines
         self.fingerprint = {
             "corpus": corpus_fingerprint(self.splits, cfg),
             "source_tokenizer": tokenizers.source.fingerprint,
@@ -165,8 +166,12 @@ class TextData:
         if not count:
             return
         if self.cfg.contiguous and self.cfg.objective.name != "causal":
-            text = PretrainingText(ids, self.cfg, self._marking(), count=count, held_out=True)
-            yield from text.eval_batches(rows_multiple)
+            key = (split, count)
+            if key not in self._held_out:
+                self._held_out[key] = PretrainingText(
+                    ids, self.cfg, self._marking(), count=count, held_out=True
+                )
+            yield from self._held_out[key].eval_batches(rows_multiple)
             return
         if self.cfg.contiguous:
             shape = text_shape(self.cfg, rows_multiple=rows_multiple)
