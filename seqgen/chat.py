@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from seqgen.data.chat_template import ChatTemplate, Turn, history_line
+from seqgen.data.dialogue_tokenizer import DialogueTokenizer
 from seqgen.errors import DataError, labelled, refuse
 from seqgen.streaming import TextStream
 from seqgen.texts import Hypothesis
@@ -114,10 +115,9 @@ def chat_form(
     Raises:
       ConfigError: the run is about anything but text or dialogues; it says what to do instead.
     """
-    template = getattr(source, "template", None)
-    if isinstance(template, ChatTemplate) and not reads_prompts:
-        return DialogueForm(template)
-    if reads_prompts and getattr(target, "multiline", False):
+    if isinstance(source, DialogueTokenizer) and not reads_prompts:
+        return DialogueForm(source.template)
+    if reads_prompts and target.multiline:
         return LineForm()
     return refuse(
         "this run was not trained on dialogues, and a conversation is nothing to it",

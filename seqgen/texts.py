@@ -216,7 +216,7 @@ class Texts:
 
     @property
     def _drops_line_space(self) -> bool:
-        return getattr(self.target_tokenizer, "drops_line_space", False)
+        return self.target_tokenizer.drops_line_space
 
 
 def one_line(text: str) -> str:

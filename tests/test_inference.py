@@ -12,13 +12,14 @@ from decoding.toy_model import ToyModel, sources
 from seqgen import config, programs
 from seqgen.building import make_generator
 from seqgen.data import Tokenizers
+from seqgen.data.base_tokenizer import BaseTokenizer
 from seqgen.decoding import DecodeConfig, Shortlist, make_row_keys, search, shortlist
 from seqgen.errors import ConfigError
 from seqgen.inference import Generator
 from seqgen.types import EOS_ID
 
 
-class Letters:
+class Letters(BaseTokenizer):
     """A tokenizer of the letters a to l; anything else is left out."""
 
     vocab_size = 16

@@ -18,7 +18,7 @@ from seqgen.evaluation.references import references_of
 from seqgen.evaluation.scores import corpus_scores, measured_scores
 from seqgen.evaluation.significance import intervals
 from seqgen.metrics import WeightedMean
-from seqgen.types import Batch, MaskedBatch, Params
+from seqgen.types import AnyBatch, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,6 @@ class Sample:
 
 
 Evaluator = Callable[[Params, int], tuple[dict[str, float], list[Sample]]]
-AnyBatch = Batch | MaskedBatch
 EvalStep = Callable[[Params, AnyBatch], Mapping[str, WeightedMean]]
 Translate = Callable[[Params, Sequence[str]], Sequence[str]]
 
