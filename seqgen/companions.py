@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from seqgen.decoding.ensemble import MEANS, EnsembleDefinition
+from seqgen.decoding.rescoring import log_probs_of, map_chunks
 from seqgen.errors import ConfigError
 from seqgen.inference import Generator
 from seqgen.metrics import WeightedMean
 from seqgen.types import Array, Batch, Params
-
-_CHUNK = 8  # target positions whose [B, chunk, V] logits are held at once
 
 
 def join(generators: Sequence[Generator], names: Sequence[str], *, mean: str) -> Generator:
@@ -109,31 +108,21 @@ def check_same_tokens(
 def make_eval_step(
     definition: EnsembleDefinition,
 ) -> Callable[[Params, Any], Mapping[str, WeightedMean]]:
-    """A jitted step that measures a batch as `training.loss.make_eval_step` does: nll, accuracy."""
+    """A jitted step that measures a batch as `training.loss.make_eval_step`: 'loss', 'accuracy'."""
 
     @jax.jit
     def eval_step(params: Params, batch: Batch) -> dict[str, WeightedMean]:
         model: Any = definition.bind(params)
-        hidden = model(batch)
-        pad = -hidden.shape[1] % _CHUNK
 
-        def chunked(x: Array) -> Array:
-            x = jnp.pad(x, ((0, 0), (0, pad)) + ((0, 0),) * (x.ndim - 2))
-            return x.swapaxes(0, 1).reshape(-1, _CHUNK, x.shape[0], *x.shape[2:])
+        def measure(hidden: Array, labels: Array) -> tuple[Array, Array]:
+            logits = model.output_logits(hidden)
+            return log_probs_of(labels[..., None], logits)[..., 0], logits.argmax(-1) == labels
 
-        def measure(chunk: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-            hidden, labels, weights = chunk
-            log_probs = jax.nn.log_softmax(model.output_logits(hidden), axis=-1)
-            chosen = jnp.take_along_axis(log_probs, labels[..., None], axis=-1)[..., 0]
-            hits = log_probs.argmax(-1) == labels
-            return -jnp.sum(weights * chosen), jnp.sum(weights * hits)
-
-        parts = (chunked(hidden), chunked(batch.labels), chunked(batch.weights))
-        losses, hits = jax.lax.map(measure, parts)
+        log_probs, hits = map_chunks(measure, model(batch), batch.labels)
         weight = jnp.sum(batch.weights)
         return {
-            "nll": WeightedMean(jnp.sum(losses), weight),
-            "accuracy": WeightedMean(jnp.sum(hits), weight),
+            "loss": WeightedMean(-jnp.sum(batch.weights * log_probs), weight),
+            "accuracy": WeightedMean(jnp.sum(batch.weights * hits), weight),
         }
 
     return eval_step

@@ -71,7 +71,7 @@ def test_measured_as_its_members_are(mean):
         definition = EnsembleDefinition(tuple(definitions), mean)
         step = companions.make_eval_step(definition)
         values = step({str(i): part for i, part in enumerate(params)}, batch)
-        return float(values["nll"].mean()), float(values["accuracy"].mean())
+        return float(values["loss"].mean()), float(values["accuracy"].mean())
 
     model = one.bind(first)
     log_probs = jax.nn.log_softmax(model.output_logits(model(batch)))
