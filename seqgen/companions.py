@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from seqgen.decoding.ensemble import MEANS, EnsembleDefinition
 from seqgen.decoding.rescoring import log_probs_of, map_chunks
+from seqgen.decoding.short_sources import ShortSourceDefinition
 from seqgen.errors import ConfigError
 from seqgen.inference import Generator
 from seqgen.metrics import WeightedMean
@@ -48,27 +49,27 @@ def join(generators: Sequence[Generator], names: Sequence[str], *, mean: str) ->
 def with_draft(generator: Generator, draft: Generator, names: tuple[str, str]) -> Generator:
     """`generator`, to which `draft` proposes tokens; `names` are what errors call the two.
 
+    A source that is too long for the draft is cut for it, as for any model: its proposals get
+    worse, the answers stay the other one's own.
+
     Raises:
-      ConfigError: they do not read and write the same tokens, or the draft's position table is too
-        short for a source that the other one can read.
+      ConfigError: they do not read and write the same tokens.
     """
     check_same_tokens(generator, draft, names=names, what="speculative decoding")
-    (wanted, target_limit), (limit, _) = generator.limits, draft.limits
-    if limit is not None and (wanted is None or limit < wanted) and not generator.reads_prompts:
-        raise ConfigError(
-            f"the draft {names[1]} reads sources of {limit} tokens at most",
-            details=[f"{names[0]}   reads {wanted or 'any number of'} tokens"],
-        )
+    max_source_len, max_target_len = generator.limits
+    proposing: Any = draft.definition
+    if draft.limits[0] is not None and not draft.reads_prompts:
+        proposing = ShortSourceDefinition(proposing, draft.limits[0])
     return Generator(
         generator.definition,
         generator.params,
         generator.source_tokenizer,
         generator.target_tokenizer,
         generator.decode_config,
-        max_source_len=wanted,
-        max_target_len=target_limit,
+        max_source_len=max_source_len,
+        max_target_len=max_target_len,
         reads_prompts=generator.reads_prompts,
-        draft=(draft.definition, draft.params),
+        draft=(proposing, draft.params),
     )
 
 
