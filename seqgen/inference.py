@@ -280,12 +280,11 @@ class Generator(Conversing, Scoring):
             return
         given = self._texts.encode(text, 0, config)
         arguments, options, key = self._task([given], [0], config)
-        state, done, position = None, False, 0
+        state, done = None, False
         while not done:
-            position += 1
             with self._first_use(("slice", state is None, key)):
                 found, state, done = self._programs.search_slice(
-                    self.params, state, position, *arguments, **options
+                    self.params, state, *arguments, **options
                 )
             found, done = jax.device_get((found, done))
             known = done or config.num_beams == 1  # a beam's best may yet be another
