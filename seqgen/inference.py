@@ -25,6 +25,7 @@ from seqgen.decoding.constraints import length_limits
 from seqgen.decoding.hypotheses import Hypotheses
 from seqgen.decoding.prompts import pack_prompts
 from seqgen.decoding.shortlist import Shortlist
+from seqgen.refusals import refused
 from seqgen.errors import ConfigError
 from seqgen.programs import Programs
 from seqgen.scoring import Scoring
@@ -105,6 +106,8 @@ class Generator(Conversing, Scoring):
         self._known_values: tuple[Any, Any] = None, None
         self._stop_tables: dict[tuple[str, ...], Array] = {}
         self._compiled: set[Hashable] = set()
+    fill = fill_stream = refused("fill hidden tokens")
+
         self._compiling = threading.Lock()
         self._programs = Programs(definition, None if draft is None else draft[0])
 
