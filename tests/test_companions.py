@@ -49,9 +49,9 @@ class ShortSighted:
         model, limit = self.definition.bind(params), self.limit
 
         class Model:
-            def encode(self, source):
+            def encode(self, source, *, key=None):
                 assert source.ids.shape[1] <= limit
-                return model.encode(source)
+                return model.encode(source, key=key)
 
             def __getattr__(self, name):
                 return getattr(model, name)
