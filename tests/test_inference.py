@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from decoding.toy_model import ToyModel, sources
 
-from seqgen import config, programs
+from seqgen import config, programs, search_options
 from seqgen.building import make_generator
 from seqgen.data import Tokenizers
 from seqgen.data.base_tokenizer import BaseTokenizer
@@ -249,6 +249,29 @@ def test_penalised_scores_rank_and_log_probs_stay_the_models_own():
         for answer in row:
             assert generator.score([text], [answer.ids]) == pytest.approx([answer.log_prob], 1e-4)
     assert all(row[0].score < row[0].log_prob / (len(row[0].ids) + 1) - 0.01 for row in rows)
+
+
+def test_what_required_words_need_is_found_once_for_all_batches(monkeypatch):
+    calls = []
+    usual = search_options.tokens_needed
+    monkeypatch.setattr(
+        search_options, "tokens_needed", lambda *given: calls.append(given) or usual(*given)
+    )
+    generator = make()
+    config = generator.options(num_beams=2, required_words=["abc"], forced_prefix="b")
+    for number in range(3):
+        generator._task([[4, 5, EOS_ID]], [number], config)
+    assert len(calls) == 1
+    short = generator.options(
+        num_beams=2,
+        required_words=["abc"],
+        forced_prefix="b",
+        max_length_ratio=1,
+        max_length_offset=1,
+    )
+    with pytest.raises(ConfigError, match=r"line 8: required_words do not fit.*\n.*4 tokens with"):
+        generator._task([[4, 5, EOS_ID]], [7], short)
+    assert len(calls) == 2
 
 
 def test_few_shapes_are_compiled_with_a_shortlist(monkeypatch):

@@ -168,7 +168,10 @@ class DecodeConfig:
         (), minimum=0, help="target ids that end an answer as EOS does"
     )
     contrastive_k: int = option(
-        0, minimum=0, help="contrastive search among so many likeliest tokens; 0 = off"
+        0,
+        minimum=0,
+        maximum=256,
+        help="contrastive search among so many likeliest tokens; 0 = off",
     )
     penalty_alpha: float = option(
         0.6,

@@ -15,8 +15,10 @@ import seqgen
 from seqgen import runs
 from seqgen.cli.chat import _SAFE, _shown
 from seqgen.cli.main import main
+from seqgen.conversation import Conversation
 from seqgen.data.chat_template import ChatTemplate
 from seqgen.data.dialogue import read_dialogues
+from seqgen.errors import ConfigError
 from seqgen.inference import Generator
 from seqgen.streaming import TextStream
 from seqgen.texts import one_line
@@ -172,6 +174,16 @@ def test_set_takes_any_option_and_refuses_wrong_ones(typed, model):
         "seed=0",
     ):
         assert text in said.err
+
+
+def test_an_option_is_read_and_checked_once(model, monkeypatch):
+    talk, asked, usual = Conversation(model), [], model.options
+    monkeypatch.setattr(model, "options", lambda **given: asked.append(given) or usual(**given))
+    assert talk.set("max_length", "5") == "5"
+    assert asked == [{"max_length": 5}] == [talk.options]
+    with pytest.raises(ConfigError):
+        talk.set("max_length", "-1")
+    assert talk.options == {"max_length": 5}
 
 
 def test_system_line(typed, model):
