@@ -238,9 +238,14 @@ def _evaluators(
             stop.check()
             yield batch
 
-    @functools.cache  # made at the first evaluation: the first step does not wait for it
+    # Made at the first evaluation: the first step does not wait for them.
+    @functools.cache
+    def trained() -> Definition:
+        return build_definition(cfg, text.tokenizers, compute_dtype=SCORING_DTYPE)
+
+    @functools.cache
     def combined() -> evaluators.Evaluator:
-        definition = build_definition(cfg, text.tokenizers, compute_dtype=SCORING_DTYPE)
+        definition = trained().base
         eval_step = make_eval_step(
             definition,
             train_cfg=cfg.train,
@@ -262,7 +267,10 @@ def _evaluators(
             answers = generators[0].stream(
                 sources, progress=lambda count: stop.check(), do_sample=False, **options
             )
-            return [one_line(hypotheses[0].text) for hypotheses in answers]
+            try:
+                return [one_line(hypotheses[0].text) for hypotheses in answers]
+            finally:
+                generators[0].params = {}  # merged ones are a copy, which training has no room for
 
         examples = text.examples(split, max_examples=limit)
         return evaluators.combine(
@@ -273,7 +281,7 @@ def _evaluators(
         )
 
     def evaluate_run(params: Params, step: int) -> tuple[dict[str, float], list[dict[str, str]]]:
-        values, samples = combined()(params, step)
+        values, samples = combined()(trained().merge(params), step)
         return values, [dataclasses.asdict(sample) for sample in samples]
 
     return [evaluate_run]
