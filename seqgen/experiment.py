@@ -22,6 +22,7 @@ from seqgen.nn.parameters import Definition
 from seqgen.run_evaluation import pick_split
 from seqgen.texts import one_line
 from seqgen.training import loop, run_directory
+from seqgen.training.checkpoint_reader import CheckpointReader
 from seqgen.training.compilation import enable_compile_cache, measurements_directory
 from seqgen.training.loss import make_eval_step
 from seqgen.training.parameter_groups import frozen_patterns
@@ -117,7 +118,7 @@ def _begin(
       ConfigError: see `warm_start.Start`; then a new run's tokenizer is gone again, so that another
         config may be tried.
     """
-    if not cfg.init.runs or _is_saved(run):
+    if not cfg.init.runs or CheckpointReader(run.path).steps():
         return None
     try:
         with progress.phase("read the runs to begin from"):
@@ -134,10 +135,6 @@ def _begin(
     return begin
 
 
-def _is_saved(run: run_directory.RunDirectory) -> bool:
-    return any((run.path / "checkpoints").glob("[0-9]*"))
-
-
 def _resolve(cfg: Config, run: run_directory.RunDirectory, progress: Progress) -> Config:
     """`cfg` with its paths made whole, and its 'auto' choices made as at the run's first start.
 
@@ -150,7 +147,7 @@ def _resolve(cfg: Config, run: run_directory.RunDirectory, progress: Progress) -
     if (run.path / "config.json").exists():
         stored = config_module.read_json(run.path / "config.json")
         changed = _differences(_identity(stored), _identity(cfg))
-        if changed and _is_saved(run):
+        if changed and CheckpointReader(run.path).steps():
             raise ConfigError(
                 f"{run.path} holds a run of another experiment",
                 details=[*changed, "take another --workdir, or start over with --fresh"],
@@ -241,9 +238,14 @@ def _evaluators(
             stop.check()
             yield batch
 
-    @functools.cache  # made at the first evaluation: the first step does not wait for it
+    # Made at the first evaluation: the first step does not wait for them.
+    @functools.cache
+    def trained() -> Definition:
+        return build_definition(cfg, text.tokenizers, compute_dtype=SCORING_DTYPE)
+
+    @functools.cache
     def combined() -> evaluators.Evaluator:
-        definition = build_definition(cfg, text.tokenizers, compute_dtype=SCORING_DTYPE)
+        definition = trained().base
         eval_step = make_eval_step(
             definition,
             train_cfg=cfg.train,
@@ -264,7 +266,10 @@ def _evaluators(
                 generators.append(make_generator(searching, definition, params, text.tokenizers))
             generators[0].params = params
             answers = generators[0].stream(sources, progress=lambda count: stop.check())
-            return [one_line(hypotheses[0].text) for hypotheses in answers]
+            try:
+                return [one_line(hypotheses[0].text) for hypotheses in answers]
+            finally:
+                generators[0].params = {}  # merged ones are a copy, which training has no room for
 
         examples = text.examples(split, max_examples=limit)
         return evaluators.combine(
@@ -275,7 +280,7 @@ def _evaluators(
         )
 
     def evaluate_run(params: Params, step: int) -> tuple[dict[str, float], list[dict[str, str]]]:
-        values, samples = combined()(params, step)
+        values, samples = combined()(trained().merge(params), step)
         return values, [dataclasses.asdict(sample) for sample in samples]
 
     return [evaluate_run]

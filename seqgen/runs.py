@@ -21,7 +21,6 @@ from seqgen.errors import ConfigError
 from seqgen.filling import Filler
 from seqgen.inference import Generator
 from seqgen.models.config import NoDecoderConfig
-from seqgen.nn.low_rank import LowRankDefinition
 from seqgen.nn.parameters import Definition
 from seqgen.nn.quantization import inference_params
 from seqgen.shortlists import open_shortlist
@@ -76,8 +75,7 @@ class Run:
         cfg = config_module.read_json(path / "config.json")
         tokenizers = data.load_tokenizers(path / "tokenizer")
         trained = build_definition(cfg, tokenizers, compute_dtype=compute_dtype)
-        definition = trained.base if isinstance(trained, LowRankDefinition) else trained
-        return cls(path, cfg, tokenizers, definition, trained, compute_dtype)
+        return cls(path, cfg, tokenizers, trained.base, trained, compute_dtype)
 
     def params(self, which: str | int = "best") -> Params:
         """Parameters of a checkpoint: 'best', 'last', 'avg:N' or a step."""
@@ -93,9 +91,7 @@ class Run:
         """See `CheckpointReader.find_params`; low-rank matrices are merged into the others."""
         reader = CheckpointReader(self.path, report=report)
         found = reader.find_params(self.trained.abstract, which, ema=ema)
-        if not isinstance(self.trained, LowRankDefinition):
-            return found
-        merged = jax.device_get(jax.jit(self.trained.merge)(found.params))
+        merged = jax.device_get(self.trained.merge(found.params))
         return dataclasses.replace(found, params=merged)
 
     def generator(

@@ -18,8 +18,7 @@ from seqgen.errors import refuse
 from seqgen.init_rules import named_runs, parse_rule
 from seqgen.named_parts import OpenedRun, Part, Rows, Taken, parts_of, sides
 from seqgen.nn.low_rank import ADDED
-from seqgen.nn.parameters import Definition, flat_parts
-from seqgen.training.parameter_groups import check_patterns
+from seqgen.nn.parameters import Definition, check_patterns, flat_parts, put
 from seqgen.training.state import flatten
 from seqgen.types import Params, nearest
 from seqgen.warm_start_report import Findings
@@ -83,11 +82,7 @@ class Start:
                 value = np.asarray(value)
                 layers = [own if one is None else one.fill(own) for one, own in zip(taken, value)]
                 value = np.stack(layers)
-            *path, last = name.split("/")
-            node = tree
-            for key in path:
-                node = node.setdefault(key, {})
-            node[last] = value
+            put(tree, name, value)
         self._taken.clear()
         self._runs.clear()
         return tree

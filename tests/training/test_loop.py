@@ -297,9 +297,8 @@ def test_divergence_ends_with_exit_3_and_the_last_good_parameters(tmp_path):
     assert RunDirectory(tmp_path).status()["state"] == "failed"
     for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    params = CheckpointStore(tmp_path, asynchronous=False).restore_params(
-        toy_definition().abstract, "last"
-    )
+    store = CheckpointStore(tmp_path, asynchronous=False)
+    params = store.find_params(toy_definition().abstract, "last").params
     good, _ = go(tmp_path / "good", num_steps=3)
     assert state_digest(params) == state_digest(good.state.params)
 
