@@ -47,6 +47,8 @@ def block_ranges(mask: AttentionMask, grid: BlockGrid) -> tuple[Array, Array]:
     near: Any = np.ones((num_queries, num_keys), bool)
     if mask.causal:
         near &= first_key <= last_query
+    if mask.causal and mask.prefix_lens is not None:
+        near = near | (first_key < mask.prefix_lens.max())
     if mask.window is not None:
         near &= (first_query - last_key < mask.window) & (first_key - last_query < mask.window)
     if mask.query_segments is not None:
@@ -70,12 +72,14 @@ def seen_in_block(mask: AttentionMask, query_block: Any, key_block: Any, grid: B
     """Bool, broadcastable to [B, G, group, query_block, key_block], of one block of scores."""
     at_query = query_block * grid.query_block + jnp.arange(grid.query_block)[:, None]
     at_key = key_block * grid.key_block + jnp.arange(grid.key_block)[None, :]
-    seen = jnp.broadcast_to(at_key < grid.key_len, (grid.query_block, grid.key_block))
+    seen = jnp.broadcast_to(at_key < grid.key_len, (1, grid.query_block, grid.key_block))
     if mask.causal:
-        seen &= at_key <= at_query
+        before = (at_key <= at_query)[None]
+        if mask.prefix_lens is not None:
+            before |= at_key < mask.prefix_lens[:, None, None]
+        seen &= before
     if mask.window is not None:
         seen &= jnp.abs(at_query - at_key) < mask.window
-    seen = seen[None]
     if mask.query_segments is not None:
         queries = cut(mask.query_segments, query_block, grid.query_block, 1)[:, :, None]
         keys = cut(mask.key_segments, key_block, grid.key_block, 1)[:, None]

@@ -31,7 +31,7 @@ _CUDNN_HEAD_DIM = 128
 
 def _is_spelt_out(mask: AttentionMask) -> bool:
     """Whether cuDNN wants the mask as a [B, 1, T, S] array: it knows but causal rows by rule."""
-    by_rule = mask.query_segments is None and mask.allowed is None
+    by_rule = mask.query_segments is None and mask.allowed is None and mask.prefix_lens is None
     return not by_rule or (mask.window is not None and not mask.causal)
 
 
@@ -76,8 +76,8 @@ def choose_kernel(
     'sliced' in the place of 'plain' on one CPU, where the rows of a batch are many and none of them
     has more scores than the cache holds: loops over rows are no way to use other devices.
 
-    'splash' on TPUs, without dropout, bias and `allowed` array, where heads are a multiple of
-    64 wide and both lengths at least 128.
+    'splash' on TPUs, without dropout, bias, prefixes and `allowed` array, where heads are a
+    multiple of 64 wide and both lengths at least 128.
 
     cuDNN is never chosen, nor an option of a config: it has been compiled for, but not yet run on a
     GPU, and evaluation in float32 could not use it.
@@ -103,9 +103,10 @@ def choose_kernel(
 def _attend_cudnn(query: Array, memory: KeyValues, mask: AttentionMask) -> Array:
     query_len, key_len = query.shape[2], memory.keys.shape[2]
     spelt_out, known_window = None, None
+    by_rule = mask.causal and mask.prefix_lens is None
     if _is_spelt_out(mask):
         # The window is in the array then; causality stays a rule, so that blocks are skipped.
-        rules = dataclasses.replace(mask, causal=False)
+        rules = dataclasses.replace(mask, causal=mask.causal and not by_rule)
         shape = (query.shape[0], 1, query_len, key_len)
         spelt_out = jnp.broadcast_to(rules.dense(query_len, key_len), shape)
     elif mask.window is not None:
@@ -119,7 +120,7 @@ def _attend_cudnn(query: Array, memory: KeyValues, mask: AttentionMask) -> Array
         lay_out(memory.keys),
         lay_out(memory.values),
         mask=spelt_out,
-        is_causal=mask.causal,
+        is_causal=by_rule,
         local_window_size=known_window,
         implementation="cudnn",
     )

@@ -77,7 +77,7 @@ def attend_sliced(
     # An array that all rows share stays outside the loop.
     by_row = {
         name: array
-        for name in ("query_segments", "key_segments", "allowed")
+        for name in ("query_segments", "key_segments", "allowed", "prefix_lens")
         if (array := getattr(mask, name)) is not None and array.shape[0] == batch
     }
 

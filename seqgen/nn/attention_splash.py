@@ -43,6 +43,8 @@ def splash_refusal(mask: AttentionMask, *, dropping: bool, biased: bool = False)
         return "it adds nothing to scores: positions=alibi and relative go by plain or blocked"
     if dropping:
         return "it has no dropout of ours: set attention_dropout_rate to 0"
+    if mask.prefix_lens is not None:
+        return "it knows causal rows, and none that begin with a prefix that sees all of itself"
     if mask.allowed is not None:
         return "it knows segments, causality and windows, not an array of what may be seen"
     if jax.default_backend() not in ("tpu", "cpu"):

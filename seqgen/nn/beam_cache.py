@@ -62,19 +62,21 @@ class BeamHistory:
         queries = jax.lax.dynamic_slice_in_dim(places, first, num_new, axis=2)
         return queries[..., None] - places[:, :, None]
 
-    def mask(self, num_new: int, *, window: int | None = None) -> Array:
+    def mask(self, num_new: int, *, window: int | None = None, causal: bool = True) -> Array:
         """Bool [B, 1, K * T, S * K]: what queries in the last T = `num_new` slots may see.
 
-        With `window`, of a row's tokens only those less than so many back.
+        With `window`, of a row's tokens only those less than so many places away; unless `causal`,
+        the new ones behind a query, too.
         """
         batch, beams, slots = self.owners.shape
         own = self.owners[:, :, None, :, None] == jnp.arange(beams)
-        if num_new > 1:
+        if causal and num_new > 1:
             places = self.num_slots - num_new + jnp.arange(num_new)
             earlier = jnp.arange(slots) <= places[:, None]
             own = own & earlier[:, :, None]
         if window is not None:
-            own = own & (self.distances(num_new) < window)[..., None]
+            own = own & (jnp.abs(self.distances(num_new)) < window)[..., None]
+        own = jnp.broadcast_to(own, (batch, beams, num_new, slots, beams))
         return own.reshape(batch, 1, beams * num_new, slots * beams)
 
     def spread(self, values: Array) -> Array:

@@ -49,6 +49,8 @@ class AttentionMask:
       allowed: bool, broadcastable to [B, 1, T, S]: any other rule, as an array.
       causal: query t sees keys 0..t; indices count along the row, packed or not.
       window: keys less than so many places away; 1 = the key at the query's own place.
+      prefix_lens: int32 [B], with `causal`: every query sees the first so many keys, too, as in
+        the prefix language model of Raffel et al. 2020, section 3.2.1.
     """
 
     query_segments: Array | None = None
@@ -56,6 +58,7 @@ class AttentionMask:
     allowed: Array | None = None
     causal: bool = dataclasses.field(default=False, metadata={"static": True})
     window: int | None = dataclasses.field(default=None, metadata={"static": True})
+    prefix_lens: Array | None = None
 
     def dense(self, query_len: int, key_len: int) -> Array:
         """The same rules as one bool array, broadcastable to [B, 1, T, S]."""
@@ -63,7 +66,10 @@ class AttentionMask:
         if self.query_segments is not None:
             seen = segment_mask(self.query_segments, self.key_segments)
         if self.causal:
-            seen &= causal_mask(query_len, key_len)
+            before = causal_mask(query_len, key_len)
+            if self.prefix_lens is not None:
+                before |= (jnp.arange(key_len) < self.prefix_lens[:, None])[:, None, None]
+            seen &= before
         if self.window is not None:
             seen &= window_mask(query_len, key_len, self.window)
         return seen if self.allowed is None else seen & self.allowed

@@ -43,6 +43,7 @@ PADDED = padded((11, 4), 11)
 PACKED = jnp.asarray([[1] * 3 + [2] * 5 + [3] * 2 + [0], [1] * 6 + [2] * 2 + [0] * 3])
 SHORT = jnp.asarray([[1] * 2 + [2] + [3] * 3 + [0], [1] * 3 + [2] * 2 + [0] * 2])
 SCATTERED = jnp.asarray(np.random.default_rng(4).random((2, 1, 11, 11)) < 0.5).at[..., 0].set(True)
+PREFIXED = AttentionMask(PADDED, PADDED, causal=True, prefix_lens=jnp.array([9, 2]))
 CASES = {
     "all": (AttentionMask(), {}),
     "causal": (AttentionMask(causal=True), {}),
@@ -54,6 +55,8 @@ CASES = {
     "causal, shorter memory": (AttentionMask(causal=True), {"key_len": 7}),
     "window": (AttentionMask(window=3), {}),
     "causal window": (AttentionMask(PACKED, PACKED, causal=True, window=2), {}),
+    "prefixes": (PREFIXED, {}),
+    "prefixes, window": (dataclasses.replace(PREFIXED, window=4), {"heads": 4}),
     "array": (AttentionMask(allowed=SCATTERED), {}),
     "array of keys": (AttentionMask(allowed=SCATTERED[:, :, :1]), {}),
     "grouped": (AttentionMask(PACKED, PACKED, causal=True), {"heads": 4, "kv_heads": 2}),

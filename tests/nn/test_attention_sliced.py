@@ -22,7 +22,9 @@ jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_lev
 BATCH, LENGTH, WIDTH = 6, 5, 4
 SEGMENTS = jnp.asarray(np.random.default_rng(3).integers(1, 3, (BATCH, LENGTH))).at[:, 4].set(0)
 ALLOWED = jnp.asarray(np.random.default_rng(4).random((BATCH, 1, LENGTH, LENGTH)) < 0.5)
+PREFIXES = jnp.array([0, 4, 2, 1, 3, 2])
 CASES = {
+    "prefixes": (AttentionMask(SEGMENTS, SEGMENTS, causal=True, prefix_lens=PREFIXES), 2),
     "all": (AttentionMask(), 2),
     "packed, causal": (AttentionMask(SEGMENTS, SEGMENTS, causal=True), 2),
     "an array of each row": (AttentionMask(allowed=ALLOWED, window=3), 2),

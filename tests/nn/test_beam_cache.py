@@ -110,6 +110,17 @@ def test_a_query_sees_no_later_token_of_the_same_extension():
     np.testing.assert_array_equal(history.mask(3)[0, 0], np.tri(3, 4, dtype=bool))
 
 
+def test_a_prefix_sees_its_own_row_both_ways_as_far_as_the_window():
+    real = np.array([[[True, True, True, False], [False, True, True, True]]])
+    history = BeamHistory.empty(1, 2, 5).extend(jnp.asarray(real))
+    for window, near in ((None, 4), (2, 1)):
+        mask = np.asarray(history.mask(4, window=window, causal=False)).reshape(2, 4, 5, 2)
+        for beam, t, s, owner in np.ndindex(*mask.shape):
+            mine = s < 4 and owner == beam and real[0, beam, s]
+            if real[0, beam, t]:
+                assert mask[beam, t, s, owner] == (mine and abs(t - s) <= near)
+
+
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 def test_a_step_equals_plain_attention(kv_heads):
     query = random(6, 4, 2, 8)

@@ -31,6 +31,17 @@ def test_rules_together(causal, window):
         assert mask[b, 0, t, s] == (same and near and (s <= t or not causal))
 
 
+def test_a_prefix_is_seen_by_all():
+    segments, prefixes = jnp.asarray(QUERY[:2]), (3, 1)
+    rules = masks.AttentionMask(
+        segments, segments, causal=True, window=3, prefix_lens=jnp.array(prefixes)
+    )
+    mask = np.asarray(rules.dense(5, 5))
+    for b, t, s in itertools.product(range(2), range(5), range(5)):
+        before = QUERY[b, t] == QUERY[b, s] != 0 and (s <= t or s < prefixes[b])
+        assert mask[b, 0, t, s] == (before and abs(t - s) < 3)
+
+
 def test_no_rule_sees_everything():
     assert np.broadcast_to(masks.AttentionMask().dense(3, 4), (2, 1, 3, 4)).all()
 
