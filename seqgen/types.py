@@ -74,12 +74,15 @@ class Batch:
       target: the decoder's INPUT: BOS_ID followed by the target ids.
       labels: int32 [B, T]: the target ids followed by EOS_ID (target shifted left by one).
       weights: float32 [B, T]: 1 on real labels, 0 on padding.
+      prefix_lens: int32 [B], or None = 0: so many tokens at the start of a target row are a prefix,
+        whose labels have weight 0; such rows have no source and are not packed.
     """
 
     source: Sequences | None
     target: Sequences
     labels: Array
     weights: Array
+    prefix_lens: Array | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -97,7 +100,8 @@ class MaskedBatch:
       next_labels: int32 [B]; 0 = the second text follows the first, 1 = it does not.
       next_weights: float32 [B], how many masked tokens the loss of a pair counts for. Where they
         sum to what `weights` sum to in a step (all its micro-batches), the objective is the mean
-        over tokens plus the mean over pairs, as in Devlin et al. 2019, A.2; 0 = no pair.
+        over tokens plus the mean over pairs, as in Devlin et al. 2019, A.2; 0 = no pair. Where P is
+        0, pairs are all that is told, and each counts for 1.
     """
 
     text: Sequences

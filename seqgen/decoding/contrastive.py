@@ -26,6 +26,7 @@ from seqgen.decoding.rules import (
 from seqgen.decoding.shrinking import run_shrinking, take_sentences
 from seqgen.decoding.stepping import write_tokens
 from seqgen.decoding.top_tokens import top_tokens
+from seqgen.errors import refuse
 from seqgen.models.base import Decodable
 from seqgen.types import BOS_ID, EOS_ID, PAD_ID, Array, PyTree, Sequences, no_source
 
@@ -214,6 +215,12 @@ def _read_prompt(
     if prompt is None:
         state = model.init_decode(model.encode(source), max_len=max_len, num_beams=k)
         return state, None, jnp.zeros((batch, 0), bool)
+    if getattr(model, "sees_whole_prefix", False):
+        refuse(
+            "contrastive_k: reads a prompt as an answer is read, and this model "
+            "(model.encoder.prefix_attention=full) reads prompts as a whole",
+            ("choose", "another search"),
+        )
     # What a prompt is encoded to does not tell its hidden states: it is read as an answer is.
     nothing = model.encode(no_source(batch))
     state = model.init_decode(nothing, max_len=width + max_len, num_beams=k)

@@ -7,6 +7,9 @@ and `scale_embeddings=False`, its output tied to its embedding.
 With `source_prefix` the model reads pairs: a source and its target are one row, as in Liu et al.,
 "Generating Wikipedia by summarizing long sequences", 2018, section 4.2.3. The loss stands on the
 target alone. In decoding a source is whatever the rows begin with: that of a pair, or a prompt.
+`prefix_attention='full'` lets it see all of itself: the prefix language model of Raffel et al.,
+"Exploring the limits of transfer learning with a unified text-to-text transformer", 2020, section
+3.2.1. A prompt's last token, like BOS of a target, is seen only by what comes behind it.
 """
 
 import dataclasses
@@ -70,6 +73,7 @@ class CausalLM(TargetSide):
         assert isinstance(config.encoder, NoEncoderConfig)
         dims = encoded_dims(config.encoder, config.embed_dim)
         self.add_decoder(dims, vocab_size=target_vocab_size, rngs=rngs)
+        self.sees_whole_prefix = config.encoder.prefix_attention == "full"
 
     def __call__(self, batch: Batch, *, key: Any = None, teacher_forcing_rate: Any = 1.0) -> Array:
         """Teacher-forced hidden states [B, T, D] of the target, ready for the output layer.
@@ -83,15 +87,16 @@ class CausalLM(TargetSide):
         Raises:
           ConfigError: there are sources, and the config has no place for them.
         """
-        source, rows = batch.source, batch.target
+        source, rows, prefix_lens = batch.source, batch.target, batch.prefix_lens
         if source is not None:
             check_reads_sources(self.config)
-            rows = join(source, batch.target)
+            rows, prefix_lens = join(source, batch.target), source_lengths(source.segments)
         hidden = self.teacher_forced(
             rows,
             self.encode(no_source(rows.ids.shape[0])),
             key=key,
             teacher_forcing_rate=teacher_forcing_rate,
+            prefix_lens=prefix_lens if self.sees_whole_prefix else None,
         )
         if source is None:
             return hidden
@@ -142,7 +147,8 @@ class CausalLM(TargetSide):
         )
         if width:
             vectors = jnp.repeat(encoded.memory, num_beams, axis=0)
-            _, state = self.decoder.extend(state, vectors, jnp.repeat(lengths, num_beams))
+            seeing = {"causal": False} if self.sees_whole_prefix else {}
+            _, state = self.decoder.extend(state, vectors, jnp.repeat(lengths, num_beams), **seeing)
         return CausalState(lengths, state)
 
     def extend(

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from seqgen.errors import refuse
 from seqgen.models.config import (
+    RECURRENT_KINDS,
     EncodedDims,
     ModelConfig,
     NoDecoderConfig,
@@ -133,6 +134,13 @@ def _check_no_encoder(config: ModelConfig, source_vocab: Any, target_vocab: Any)
             ("choose", "model.tie_embeddings=target_output, or none"),
         )
     assert isinstance(config.encoder, NoEncoderConfig)
+    if config.encoder.prefix_attention == "full" and config.decoder.kind in RECURRENT_KINDS:
+        refuse(
+            "model.encoder.prefix_attention=full is for Transformers: a recurrent decoder reads "
+            "from left to right",
+            ("now", f"model.decoder.kind={config.decoder.kind}"),
+            ("choose", "model.encoder.prefix_attention=causal"),
+        )
     if config.encoder.source_prefix and source_vocab != target_vocab:
         refuse(
             "model.encoder.source_prefix=true needs one joint vocabulary",

@@ -189,6 +189,12 @@ class NoEncoderConfig:
         help="read a source before its target in the same row, the loss on the target alone; "
         "otherwise sources are refused",
     )
+    prefix_attention: str = option(
+        "causal",
+        choices=("causal", "full"),
+        help="Transformer decoders: what a token of a source, or of a prompt, sees of it: what "
+        "stands before, or all of it (a prompt's last token is read as the answer's first)",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

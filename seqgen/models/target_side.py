@@ -70,6 +70,7 @@ class TargetSide(nnx.Module):
         *,
         key: Any,
         teacher_forcing_rate: Any,
+        prefix_lens: Array | None = None,
         carry: PyTree = None,
     ) -> Any:
         """Hidden states [B, T, D] of given target rows; with `carry` also the last states.
@@ -80,6 +81,8 @@ class TargetSide(nnx.Module):
           key: dropout key, None = evaluation.
           teacher_forcing_rate: below 1, a recurrent decoder reads its own last prediction instead
             of the given token with probability `1 - rate` (scheduled sampling, Bengio et al. 2015).
+          prefix_lens: int32 [B], tokens at the start of each row that all see one another
+            (`TransformerDecoder`), or None.
           carry: states that the decoder goes on from (`RecurrentDecoder.read_on`), or None.
         """
         config, embedding = self.config, self.target_embedding
@@ -93,6 +96,8 @@ class TargetSide(nnx.Module):
                 "feedback_scale": dropout(ones, config.dropout_rate, fold(key, 2)),
             }
         options |= {"embedded": embedded, "key": fold(key, 3)}
+        if prefix_lens is not None:
+            options["prefix_lens"] = prefix_lens
         if carry is None:
             return self.decoder(target, encoded, **options)
         return self.decoder.read_on(target, encoded, carry, **options)

@@ -177,11 +177,23 @@ class TransformerDecoder(_Stack):
         )
 
     def __call__(
-        self, target: Sequences, encoded: Encoded, *, embedded: Array, key: Any = None
+        self,
+        target: Sequences,
+        encoded: Encoded,
+        *,
+        embedded: Array,
+        prefix_lens: Array | None = None,
+        key: Any = None,
     ) -> Array:
+        """See `models.base.Decoder`; `prefix_lens` as in `masks.AttentionMask`."""
         self.check_length(embedded.shape[1])
-        window = self.cfg.attention_window
-        mask = masks.AttentionMask(target.segments, target.segments, causal=True, window=window)
+        mask = masks.AttentionMask(
+            target.segments,
+            target.segments,
+            prefix_lens=prefix_lens,
+            causal=True,
+            window=self.cfg.attention_window,
+        )
         memory_mask = masks.AttentionMask(target.segments, encoded.segments)
         bias = self.bias(embedded.shape[1])
 
@@ -231,15 +243,18 @@ class TransformerDecoder(_Stack):
         )
 
     def extend(
-        self, state: TransformerState, embedded: Array, lengths: Array
+        self, state: TransformerState, embedded: Array, lengths: Array, *, causal: bool = True
     ) -> tuple[DecodeOutput, TransformerState]:
-        """Consume `embedded` [R, T, D], of which the first `lengths` [R] are real."""
+        """Consume `embedded` [R, T, D], of which the first `lengths` [R] are real.
+
+        Unless `causal`, these see one another whatever their order.
+        """
         rows, num_new, _ = embedded.shape
         batch, num_beams, max_len = state.history.owners.shape
         positions = state.history.lengths.reshape(rows, 1) + jnp.arange(num_new)
         real = jnp.arange(num_new) < lengths[:, None]
         history = state.history.extend(real.reshape(batch, num_beams, num_new))
-        mask = history.mask(num_new, window=self.cfg.attention_window)
+        mask = history.mask(num_new, window=self.cfg.attention_window, causal=causal)
         bias = None
         if self.position_bias is not None:
             bias = history.spread(self.position_bias(-history.distances(num_new)))

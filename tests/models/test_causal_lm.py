@@ -44,24 +44,31 @@ MODERN = {
     "num_kv_heads": 1,
     "bias": False,
 }
+STACKS = {
+    "gpt2": GPT2,
+    "modern": MODERN,
+    "alibi": {"positions": "alibi", "attention_window": 3},
+}
 ALONE = {"attention": "none", "bridge": "zero"}
+PREFIX_OPTIONS = ("source_prefix", "prefix_attention")
 
 
 def decoder(variant, dropout, num_layers):
     shared = {"num_layers": num_layers, "dropout_rate": dropout}
-    if variant in ("gpt2", "modern"):
+    if variant in STACKS:
         stack = {"num_heads": 4, "ff_dim": 12, "attention_dropout_rate": dropout, **shared}
-        return TransformerDecoderConfig(**stack, **(GPT2 if variant == "gpt2" else MODERN))
+        return TransformerDecoderConfig(**stack, **STACKS[variant])
     return RecurrentDecoderConfig(kind=variant, hidden_dim=8, **ALONE, **shared)
 
 
 @functools.cache
-def build(variant="gpt2", *, source_prefix=False, dropout=0.0, num_layers=1, **options):
+def build(variant="gpt2", *, dropout=0.0, num_layers=1, **options):
+    rows = {name: options.pop(name) for name in PREFIX_OPTIONS if name in options}
     config = ModelConfig(
         embed_dim=DIM,
         dropout_rate=dropout,
         scale_embeddings=False,
-        encoder=NoEncoderConfig(source_prefix=source_prefix),
+        encoder=NoEncoderConfig(**rows),
         decoder=decoder(variant, dropout, num_layers),
         **options,
     )
@@ -255,6 +262,56 @@ def test_a_pair_is_the_joined_row_read_as_text_and_steps_agree(variant):
     assert jnp.abs(alone[:, 0] - hidden[:, 0]).max() > 1e-3  # the source matters
 
 
+@pytest.mark.parametrize("variant", ["gpt2", "alibi"])
+def test_a_prefix_sees_all_of_itself_and_steps_agree(variant):
+    """As one row with the length of its prefix, as a pair, and in steps behind a prompt."""
+    definition, params = build(variant, prefix_attention="full", source_prefix=True, num_layers=2)
+    batch, prefixes = text(9), jnp.array([3, 2, 0])
+    rows = dataclasses.replace(batch, prefix_lens=prefixes)
+    # The same tokens as prompts and what is read behind them.
+    source = sequences(prefixes, 4)
+    begun = np.arange(4) < np.asarray(prefixes)[:, None]
+    source = dataclasses.replace(source, ids=jnp.where(begun, batch.target.ids[:, :4], PAD_ID))
+    behind = jax.vmap(lambda row, first: jnp.roll(row, -first))(batch.target.ids, prefixes)[:, :6]
+    left = jnp.asarray(LENGTHS) - prefixes
+
+    @jit
+    def run(params):
+        model = definition.bind(params)
+        state = model.init_decode(model.encode(source), max_len=6, num_beams=2)
+        out, _ = model.extend(state, jnp.repeat(behind, 2, axis=0), jnp.repeat(left, 2))
+        target = sequences(left, 6)
+        target = dataclasses.replace(target, ids=behind * target.segments)
+        pair = Batch(source, target, target.ids, jnp.ones(target.ids.shape))
+        return model(rows), model(batch), model(pair), out.hidden
+
+    whole, causal, paired, stepped = run(params)
+    for row, (first, length) in enumerate(zip(prefixes.tolist(), LENGTHS, strict=True)):
+        want = whole[row, first:length]
+        np.testing.assert_allclose(paired[row, : length - first], want, atol=1e-5)
+        for beam in (0, 1):
+            got = stepped[2 * row + beam, : length - first]
+            np.testing.assert_allclose(got, want, atol=1e-5)
+    assert jnp.abs(whole - causal)[0, :2].max(-1).min() > 1e-3
+    np.testing.assert_array_equal(whole[2, :1], causal[2, :1])  # no prefix
+
+
+def test_later_tokens_of_a_prefix_change_earlier_ones_and_those_behind_it_none():
+    definition, params = build("modern", prefix_attention="full", num_layers=2)
+    batch = dataclasses.replace(text(), prefix_lens=jnp.array([3, 1, 0]))
+    run = jit(lambda params, batch: definition.bind(params)(batch))
+
+    def changed(place):
+        target = dataclasses.replace(batch.target, ids=batch.target.ids.at[0, place].set(BOS_ID))
+        other = run(params, dataclasses.replace(batch, target=target))
+        return np.asarray(jnp.abs(run(params, batch) - other)[0].max(-1))
+
+    assert changed(2).min() > 1e-4, "inside the prefix: all places"
+    for place in (3, 5):
+        moved = changed(place)
+        assert not moved[:place].any() and moved[place:].min() > 1e-4
+
+
 def test_the_search_goes_on_from_nothing():
     definition, params = build("modern", output_bias=True)
     config = DecodeConfig(max_length=5, min_length=4)
@@ -333,6 +390,9 @@ def test_contradictions_are_refused_by_name():
     refused("input_feeding=true", decoder=dataclasses.replace(alone, input_feeding=True))
     short = TransformerDecoderConfig(**{**GPT2, "max_positions": 8})
     refused("data.max_target_len=9", decoder=short)
+    refused(
+        "a recurrent decoder reads", encoder=NoEncoderConfig(prefix_attention="full"), decoder=alone
+    )
     prefixed = NoEncoderConfig(source_prefix=True)
     refused("num_heads=3", encoder=prefixed, decoder=TransformerDecoderConfig(num_heads=3))
     with pytest.raises(ConfigError, match=r"data.max_source_len \+ data.max_target_len=17"):
