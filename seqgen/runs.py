@@ -119,8 +119,14 @@ class Run:
         """A masked language model with `params`; see `load` for `quantize`.
 
         Raises:
-          ConfigError: an unknown `quantize`.
+          ConfigError: an unknown `quantize`, or it has learnt to tell pairs alone.
         """
+        if not self.config.data.objective.rate:
+            raise ConfigError(
+                f"{self.path} was trained on pairs alone (data.objective.rate=0): it tells no "
+                "hidden tokens",
+                details=["begin from it  --config.init.runs=RUN"],
+            )
         return Filler(
             self.definition,
             self._inference_params(params, quantize),

@@ -29,7 +29,7 @@ class PairText:
 
 
 class MaskedRows:
-    """Hides tokens by the rules of `cfg.objective`.
+    """Hides tokens by the rules of `cfg.objective`; at a rate of 0 none.
 
     Attributes:
       max_places: most tokens that are hidden in a row.
@@ -38,15 +38,21 @@ class MaskedRows:
     def __init__(self, cfg: DataConfig, tokenizer: ControlTokenizer):
         rules = cfg.objective
         mask_id = tokenizer.mark_ids[0]
-        self._rules = MaskRules(
-            vocab_size=mask_id, mask_id=mask_id, unit=rules.unit, rate=rules.rate
-        )
+        self._rules: MaskRules | None = None
+        self.max_places = 0
+        if rules.rate:
+            self._rules = MaskRules(
+                vocab_size=mask_id, mask_id=mask_id, unit=rules.unit, rate=rules.rate
+            )
+            self.max_places = max(1, round(rules.rate * (cfg.block_len - 2)))
         self._line_end_id = tokenizer.line_end_id
         self._starts = None if rules.unit == "token" else tokenizer.word_starts
-        self.max_places = max(1, round(rules.rate * (cfg.block_len - 2)))
 
     def hide(self, row: PairText, *, key: tuple[int, ...]) -> tuple[PairText, MaskedRow]:
         """The row, and what was hidden in it; `key` decides alone."""
+        if self._rules is None:
+            nothing = np.zeros(0, np.int32)
+            return row, MaskedRow(row.ids, nothing, nothing)
         starts = self._starts
         if starts is not None:
             starts = starts_of_words(row.ids, starts, line_end_id=self._line_end_id)
@@ -58,7 +64,8 @@ def assemble_masked(
 ) -> MaskedBatch:
     """A numpy batch; unused rows hold one BOS of weight 0, so that no mask of them is empty.
 
-    Pairs weigh as much as the hidden tokens of the batch, all alike (see `MaskedBatch`).
+    Pairs weigh as much as the hidden tokens of the batch, all alike (see `MaskedBatch`); where none
+    are ever hidden, each weighs 1.
     """
     num_rows, length, _ = shape
     text = empty_sequences(num_rows, length)
@@ -76,6 +83,7 @@ def assemble_masked(
         weights[at, :places] = 1.0
         next_labels[at], is_pair[at] = row.label or 0, row.label is not None
     ids[len(rows) :, 0], segments[len(rows) :, 0] = BOS_ID, 1
+    pair_weight = weights.sum(dtype=np.float32) / max(1.0, float(is_pair.sum()))
     return MaskedBatch(
         text=text,
         token_types=token_types,
@@ -83,5 +91,5 @@ def assemble_masked(
         labels=labels,
         weights=weights,
         next_labels=next_labels,
-        next_weights=is_pair * weights.sum(dtype=np.float32) / max(1.0, float(is_pair.sum())),
+        next_weights=is_pair * (pair_weight if max_places else 1.0),
     )

@@ -41,14 +41,16 @@ def teacher_forced_values(
     """Exact means over all real target tokens (each sentence's EOS counts, padding does not).
 
     Args:
-      eval_step: gives WeightedMeans 'loss' (in nats) and 'accuracy' of a batch.
+      eval_step: gives WeightedMeans 'loss' (in nats) and, where tokens are told, 'accuracy' of a
+        batch.
       params: parameters.
       batches: every example once; padded rows have weight 0.
 
     Returns:
       'loss' (mean negative log-likelihood a token, nats, without label smoothing), 'perplexity'
-      (its exponential) and 'token_accuracy' (share of tokens that are the argmax); then the means
-      of further predictions, such as 'next_sentence_accuracy'.
+      (its exponential) and 'token_accuracy' (share of tokens that are the argmax), the last two
+      only where tokens are told; then the means of further predictions, such as
+      'next_sentence_accuracy'.
     """
     totals: dict[str, np.ndarray] = {}
     pending: list[Mapping[str, WeightedMean]] = []
@@ -67,12 +69,11 @@ def teacher_forced_values(
         raise ValueError("nothing to evaluate: no batches")
     means = {name: total / weight if weight else 0.0 for name, (total, weight) in totals.items()}
     loss = float(means.pop("loss"))
-    return {
-        "loss": loss,
-        "perplexity": math.exp(min(loss, 700.0)),
-        "token_accuracy": float(means.pop("accuracy")),
-        **{name: float(mean) for name, mean in means.items()},
-    }
+    values = {"loss": loss}
+    if "accuracy" in means:
+        values["perplexity"] = math.exp(min(loss, 700.0))
+        values["token_accuracy"] = float(means.pop("accuracy"))
+    return values | {name: float(mean) for name, mean in means.items()}
 
 
 def text_values(values: Mapping[str, float], size: TextSize) -> dict[str, float]:

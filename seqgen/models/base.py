@@ -129,8 +129,8 @@ class Trainable(Protocol):
     """What the training step needs of a model.
 
     One that predicts more than tokens has a method `predictions(batch, *, key=None)` beside it,
-    which gives name -> `Prediction`, that of the tokens first; the sum of their losses is trained
-    on, and the first one's weight divides it.
+    which gives name -> `Prediction`, that of the 'tokens' first, if it is there; the sum of their
+    losses is trained on, and the first one's weight divides it.
     """
 
     def __call__(self, batch: Batch, *, key: Any = None) -> Array:

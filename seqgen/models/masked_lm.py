@@ -106,10 +106,16 @@ class MaskedLM(nnx.Module):
         return self.token_states(memory, batch.masked_positions)
 
     def predictions(self, batch: MaskedBatch, *, key: Any = None) -> dict[str, Prediction]:
-        """'tokens' [B, P] and, with its head, 'next_sentence' [B, 1]; see `Trainable`."""
+        """'tokens' [B, P] and, with its head, 'next_sentence' [B, 1]; see `Trainable`.
+
+        Where P is 0 there are no 'tokens', and their head is not used.
+        """
         memory = self.encode(batch.text, batch.token_types, key=key).memory
-        states = self.token_states(memory, batch.masked_positions)
-        found = {"tokens": Prediction(states, *self.output_kernel(), batch.labels, batch.weights)}
+        found = {}
+        if batch.labels.shape[1]:
+            states = self.token_states(memory, batch.masked_positions)
+            head = self.output_kernel()
+            found["tokens"] = Prediction(states, *head, batch.labels, batch.weights)
         if self.next_sentence is not None and self.next_sentence_bias is not None:
             found["next_sentence"] = Prediction(
                 self.pool(memory)[:, None],

@@ -27,7 +27,8 @@ def make_loss(
 
     `key=None` is evaluation: no dropout, label smoothing, z-loss or scheduled sampling. Of a model
     that predicts more than tokens (`Trainable`), the objective is the sum of all losses, and there
-    are 'NAME_nll', 'NAME_correct' and 'NAME_weight' of each further prediction.
+    are 'NAME_nll', 'NAME_correct' and 'NAME_weight' of each prediction of something else; without
+    tokens, 'nll', 'correct' and 'weight' are those of the first.
     """
     carrying = make_carrying_loss(definition, train_cfg, compute_dtype=compute_dtype)
 
@@ -62,14 +63,15 @@ def make_carrying_loss(
             )
             for name, prediction in found.items()
         }
-        tokens, *others = sums
-        total = sum((sums[name].loss for name in others), sums[tokens].loss)
+        first, *others = sums
+        total = sum((sums[name].loss for name in others), sums[first].loss)
         measured = {"loss": total}
         for name, part in sums.items():
-            prefix = "" if name == tokens else f"{name}_"
-            measured[f"{prefix}nll"] = part.nll
-            measured[f"{prefix}correct"] = part.correct
-            measured[f"{prefix}weight"] = part.weight
+            prefixes = [""] * (name == first) + [f"{name}_"] * (name != "tokens")
+            for prefix in prefixes:
+                measured[f"{prefix}nll"] = part.nll
+                measured[f"{prefix}correct"] = part.correct
+                measured[f"{prefix}weight"] = part.weight
         return total, (measured, after)
 
     def predictions(
@@ -105,7 +107,8 @@ def make_eval_step(
 ) -> Callable[[Params, AnyBatch], dict[str, WeightedMean]]:
     """`evaluate(params, batch)`: 'loss' (= nll, in nats) and 'accuracy' over real tokens.
 
-    Of each further prediction also 'NAME_loss' and 'NAME_accuracy'. With `streams`, the model's
+    Of each further prediction also 'NAME_loss' and 'NAME_accuracy'. Where no token is told, 'loss'
+    is that of the first prediction, and there is no 'accuracy'. With `streams`, the model's
     state goes on from call to call until a batch begins at position 0: batches of equal rows come
     in order, from the first.
     """
@@ -115,10 +118,9 @@ def make_eval_step(
     def evaluate(params: Params, batch: AnyBatch, carry: PyTree):
         with layout.activations():
             _, (sums, after) = loss(params, batch, None, enter(carry, batch))
-        values = {
-            "loss": WeightedMean(sums["nll"], sums["weight"]),
-            "accuracy": WeightedMean(sums["correct"], sums["weight"]),
-        }
+        values = {"loss": WeightedMean(sums["nll"], sums["weight"])}
+        if batch.labels.size:
+            values["accuracy"] = WeightedMean(sums["correct"], sums["weight"])
         for name in further_predictions(sums):
             weight = sums[f"{name}{WEIGHT}"]
             values[f"{name}_loss"] = WeightedMean(sums[f"{name}_nll"], weight)

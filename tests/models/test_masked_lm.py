@@ -159,6 +159,22 @@ def test_without_the_pair_head_nothing_of_it_is_made():
     assert list(alone.bind(params).predictions(batch())) == ["tokens"]
 
 
+def test_pairs_alone_are_the_mean_over_pairs_and_train_no_token_head():
+    definition, params = build()
+    rows, alone = batch(), batch(places=3)
+    empty = {
+        name: getattr(alone, name)[:, :0] for name in ("masked_positions", "labels", "weights")
+    }
+    alone = dataclasses.replace(alone, next_weights=np.ones(ROWS, np.float32), **empty)
+    grads, sums = losses(definition, params, alone)
+    _, both = losses(definition, params, rows)
+    np.testing.assert_allclose(sums["loss"] * 2, both["next_sentence_nll"], rtol=1e-5)
+    assert sums["weight"] == sums["next_sentence_weight"] == ROWS
+    assert sums["nll"] == sums["loss"] == sums["next_sentence_nll"]
+    moved = {name for name, part in grads.items() if any(map(np.any, jax.tree.leaves(part)))}
+    assert set(grads) - moved == {"token_dense", "token_norm", "output_bias"}
+
+
 def test_contradictions_are_refused_by_name():
     def refused(match, **options):
         config = ModelConfig(embed_dim=DIM, **{"decoder": NoDecoderConfig(), **options})
