@@ -2,7 +2,13 @@
 
 from typing import Any
 
-from seqgen.data.config import CONTIGUOUS, NUM_SENTINELS, OBJECTIVES, SOURCE_NAMES
+from seqgen.data.config import (
+    CONTIGUOUS,
+    NUM_SENTINELS,
+    OBJECTIVES,
+    OF_DECODERS_ALONE,
+    SOURCE_NAMES,
+)
 from seqgen.errors import refuse
 from seqgen.models.checks import refuse_stateless
 
@@ -28,9 +34,6 @@ def check_corpus(cfg: Any) -> None:
 
 def _check_sides(cfg: Any) -> None:
     data, tokenizer = cfg.data, cfg.tokenizer
-    kinds = {"encoder": cfg.model.encoder.kind, "decoder": cfg.model.decoder.kind}
-    others = ("transformer", "none")
-    recurrent = [f"model.{name}.kind={kind}" for name, kind in kinds.items() if kind not in others]
     has_prefix = getattr(cfg.model.encoder, "source_prefix", False)
     if data.batching == "packing" and has_prefix:
         refuse(
@@ -42,12 +45,8 @@ def _check_sides(cfg: Any) -> None:
             "model.encoder.source_prefix=true needs one vocabulary for both sides",
             ("choose", "tokenizer.joint=true"),
         )
-    if data.batching == "packing" and recurrent:
-        refuse(
-            "packing is for Transformers: a recurrent state would run from one pair into the next",
-            ("now", ", ".join(recurrent)),
-            ("choose", "data.batching=buckets"),
-        )
+    if data.batching == "packing":
+        _refuse_recurrent(cfg, what="pair", choose="buckets")
     if cfg.model.tie_embeddings == "all" and not tokenizer.joint:
         refuse(
             "model.tie_embeddings=all needs one vocabulary for both sides",
@@ -72,6 +71,20 @@ def _check_sides(cfg: Any) -> None:
         refuse(f"data.min_length={data.min_length} is above data.max_length={data.max_length}")
 
 
+def _refuse_recurrent(cfg: Any, *, what: str, choose: str) -> None:
+    """Refuse recurrent states where rows are packed."""
+    kinds = {"encoder": cfg.model.encoder.kind, "decoder": cfg.model.decoder.kind}
+    others = ("transformer", "none")
+    recurrent = [f"model.{name}.kind={kind}" for name, kind in kinds.items() if kind not in others]
+    if recurrent:
+        refuse(
+            f"packing is for Transformers: a recurrent state would run from one {what} into the "
+            "next",
+            ("now", ", ".join(recurrent)),
+            ("choose", f"data.batching={choose}"),
+        )
+
+
 def _check_contiguous(cfg: Any) -> None:
     """Text without sources: what it needs, and what it would leave unread."""
     data, mesh = cfg.data, cfg.mesh
@@ -88,16 +101,19 @@ def _check_contiguous(cfg: Any) -> None:
             f"data.source={data.source} gives pairs, and {now[1]} is for text without sources",
             ("choose", "data.batching=buckets or packing"),
         )
-    if cfg.model.encoder.kind != "none" and data.objective.name == "causal":
+    if cfg.model.encoder.kind != "none" and data.objective.name in OF_DECODERS_ALONE:
+        others = [name for name in OBJECTIVES if name not in OF_DECODERS_ALONE]
         refuse(
             f"model.encoder.kind={cfg.model.encoder.kind} has nothing to read: the data is text "
             "without sources",
             now,
             ("choose", "model.encoder.kind=none"),
-            ("or", f"data.objective.name={' or '.join(OBJECTIVES[1:])}"),
+            ("or", f"data.objective.name={' or '.join(others)}"),
         )
     if data.streams:
         _check_streams(cfg)
+    if data.batching == "documents":
+        _check_documents(cfg)
     if not cfg.tokenizer.joint:
         refuse("text without sources has one vocabulary", ("choose", "tokenizer.joint=true"))
     if cfg.tokenizer.sampling_alpha:
@@ -134,6 +150,18 @@ def _check_streams(cfg: Any) -> None:
         )
 
 
+def _check_documents(cfg: Any) -> None:
+    """Several texts in a row: who can tell them apart, and what makes rows of its own."""
+    if cfg.data.objective.name != "causal":
+        refuse(
+            f"data.objective.name={cfg.data.objective.name} makes rows of its own, and "
+            "data.batching=documents packs texts to be told token by token",
+            ("either", "data.batching=blocks"),
+            ("or", "data.objective.name=causal"),
+        )
+    _refuse_recurrent(cfg, what="document", choose="blocks or streams")
+
+
 def _check_objective(cfg: Any) -> None:
     """What a pre-training objective needs of the model, and what it would leave unread."""
     objective, decoder = cfg.data.objective, cfg.model.decoder
@@ -151,6 +179,7 @@ def _check_objective(cfg: Any) -> None:
                 f"data.objective.{field}={value} would be ignored by data.objective.name={name}",
                 ("it is read by", ", ".join(names)),
             )
+    _check_prefix(cfg)
     if name == "causal":
         return
     now = ("now", f"model.encoder.kind={cfg.model.encoder.kind}, decoder.kind={decoder.kind}")
@@ -162,8 +191,9 @@ def _check_objective(cfg: Any) -> None:
     if (decoder.kind == "none") != (name == "masked"):
         wanted = "an encoder alone: decoder.kind=none" if name == "masked" else "a decoder"
         refuse(f"data.objective.name={name} needs {wanted}", now)
-    if cfg.model.encoder.kind == "none":
-        refuse(f"data.objective.name={name} needs an encoder", now)
+    if cfg.model.encoder.kind == "none" and name not in OF_DECODERS_ALONE:
+        alone = [("or", "data.objective.name=prefix_lm: a decoder alone")]
+        refuse(f"data.objective.name={name} needs an encoder", now, *(alone * (name == "prefix")))
     if name == "masked":
         pairs = objective.pairs != "none"
         if pairs != decoder.next_sentence:
@@ -175,6 +205,8 @@ def _check_objective(cfg: Any) -> None:
             )
         if pairs and decoder.num_token_types < 2:
             refuse("pairs need model.decoder.num_token_types=2")
+    if not objective.rate:
+        _check_pairs_alone(objective)
     smallest = 8
     if cfg.data.block_len < smallest:
         refuse(f"data.block_len={cfg.data.block_len} is too short: at least {smallest}")
@@ -189,11 +221,45 @@ def _check_objective(cfg: Any) -> None:
             )
 
 
+def _check_pairs_alone(objective: Any) -> None:
+    """A rate of 0: pairs are all that is told."""
+    if objective.name != "masked" or objective.pairs == "none":
+        refuse(
+            "data.objective.rate=0 leaves nothing to tell",
+            ("either", "a rate above 0"),
+            ("or", "name=masked with pairs=next_sentence or sentence_order: pairs alone"),
+        )
+    if objective.unit != type(objective).unit:
+        refuse(f"data.objective.unit={objective.unit} would be ignored: data.objective.rate=0")
+
+
+def _check_prefix(cfg: Any) -> None:
+    """Rows that begin with a prefix: whether it sees all of itself, in training and after."""
+    encoder, objective = cfg.model.encoder, cfg.data.objective.name
+    if encoder.kind != "none":
+        return
+    full = encoder.prefix_attention == "full"
+    if objective == "prefix_lm" and cfg.model.decoder.kind == "transformer" and not full:
+        refuse(
+            "data.objective.name=prefix_lm is of prefixes that see all of themselves",
+            ("choose", "model.encoder.prefix_attention=full"),
+        )
+    prefixed = encoder.source_prefix and not cfg.data.contiguous
+    if full and not prefixed and objective != "prefix_lm":
+        refuse(
+            "model.encoder.prefix_attention=full, and training shows no prefix",
+            ("either", "data.objective.name=prefix_lm, of plain text"),
+            ("or", "model.encoder.source_prefix=true, of pairs"),
+        )
+
+
 def text_metrics(cfg: Any) -> tuple[str, ...]:
     """What evaluations measure of text without sources."""
     objective = cfg.data.objective
     if objective.name == "causal":
         return TEXT_METRICS
+    if not objective.rate:
+        return ("loss", *PAIR_METRICS)
     return LOSS_METRICS + (PAIR_METRICS if objective.pairs != "none" else ())
 
 

@@ -77,7 +77,8 @@ def evaluate(
     if split is None:
         split = "test" if any(name.startswith("test") for name in text.splits) else "val"
     split = pick_split(split, text.splits)
-    if len(opened) > 1 and (cfg.data.streams or cfg.data.objective.name != "causal"):
+    blocks = cfg.data.batching == "blocks" and cfg.data.objective.name == "causal"
+    if len(opened) > 1 and cfg.data.contiguous and not blocks:
         raise ConfigError(
             "an ensemble is measured on pairs, and on plain text in blocks",
             details=["else           evaluate its members apart"],

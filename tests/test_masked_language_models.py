@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import seqgen
 from seqgen import config, experiment, run_evaluation
 from seqgen.cli.main import main
 from seqgen.errors import ConfigError
@@ -65,6 +66,14 @@ def test_a_pattern_and_its_pairs_are_learnt_and_shown_by_name(trained, capsys):
         (["data.objective.pairs=none"], "next_sentence=true"),
         (["data.objective.name=causal"], "nothing to read"),
         (["data.objective.mean_span_length=4"], "would be ignored"),
+        (["data.objective.rate=0", "data.objective.unit=word"], "unit=word would be ignored"),
+        (
+            [
+                *("data.objective.rate=0", "data.objective.pairs=none"),
+                *("data.objective.unit=token", "model.decoder.next_sentence=false"),
+            ],
+            "leaves nothing to tell",
+        ),
         (
             ["data.batching=buckets", "data.source=copy", "data.max_source_len=32"],
             "learnt of text without sources",
@@ -91,3 +100,28 @@ def test_an_encoder_decoder_learns_of_damaged_text(root, corpus, tmp_path, name)
     experiment.train(load(root, *words), tmp_path / "run")
     rows = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert rows[39]["eval/loss"] < rows[19]["eval/loss"] < rows[0]["train/loss"]
+
+
+def test_pairs_alone_are_learnt_and_are_the_whole_loss(root, tmp_path):
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for split in ("train", "val"):  # one half of the alphabet always stands before the other
+        text = "a b c d e\np q r s t\n\n" * 60
+        (folder / f"{split}.txt").write_text(text, encoding="utf-8")
+    words = [
+        *(f"--config.data.dir={folder}", "--config.data.objective.unit=token"),
+        *("--config.data.objective.rate=0", "--config.data.objective.pairs=sentence_order"),
+        *("--config.train.num_steps=100", "--config.train.eval_every_steps=100"),
+        *("--config.train.checkpoint_every_steps=100", "--config.train.compute_dtype=float32"),
+        "--config.optimizer.learning_rate=0.01",
+        "--config.train.best_metric=eval/next_sentence_accuracy",
+    ]
+    workdir = tmp_path / "run"
+    assert experiment.train(load(root, *words), workdir).status == "finished"
+    report = run_evaluation.evaluate(workdir, split="val")[0]
+    names = {"split", "objective", "loss", "next_sentence_loss", "next_sentence_accuracy"}
+    assert set(report) == names
+    assert report["loss"] == report["next_sentence_loss"] < 0.2
+    assert report["next_sentence_accuracy"] > 0.95
+    with pytest.raises(ConfigError, match="trained on pairs alone"):
+        seqgen.load(workdir)

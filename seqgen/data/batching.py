@@ -99,6 +99,25 @@ def assemble(shape: Shape, pairs: Sequence[tuple[Any, Any]], *, rows: Any) -> Ba
     return batch
 
 
+def assemble_texts(shape: Shape, texts: Sequence[tuple[Any, Any]], *, rows: Any) -> Batch:
+    """Put texts into a numpy batch without sources; rows and segments as in `assemble`.
+
+    Args:
+      texts: (what is read, what is told at each place of it) as ids, equally long.
+      rows: int [len(texts)], never falling.
+    """
+    batch = dataclasses.replace(empty_batch(shape), source=None)
+    rows = np.asarray(rows, np.int64)
+    lens = np.array([len(labels) for _, labels in texts], np.int64)
+    where = _place(batch.target, [inputs for inputs, _ in texts], lens=lens, rows=rows)
+    np.asarray(batch.labels)[where] = np.concatenate([labels for _, labels in texts])
+    np.asarray(batch.weights)[where] = 1.0
+    spare = np.setdiff1d(np.arange(shape.rows), rows)
+    one = np.ones(len(spare), np.int64)
+    _place(batch.target, [(BOS_ID,)] * len(spare), lens=one, rows=spare)
+    return batch
+
+
 def _place(
     sequences: Sequences, parts: Sequence[Any], *, lens: np.ndarray, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -125,6 +144,8 @@ def batch_info(batch: AnyBatch) -> BatchInfo:
     else:
         tokens = real = int(np.count_nonzero(batch.weights))
         size = batch.target.ids.size
+        if batch.prefix_lens is not None:
+            real += int(np.sum(batch.prefix_lens))
         if batch.source is not None:
             rows_used = np.asarray(batch.weights).any(axis=1)
             real += int(np.count_nonzero(np.asarray(batch.source.segments)[rows_used]))

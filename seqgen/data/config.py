@@ -9,8 +9,9 @@ SOURCE_NAMES = (
     *("text", "plain_text", "jsonl", "dialogue", "tfds", "number_words"),
     *("copy", "reverse", "sort"),
 )
-CONTIGUOUS = ("blocks", "streams")
-OBJECTIVES = ("causal", "masked", "span_corruption", "denoising", "prefix")
+CONTIGUOUS = ("blocks", "streams", "documents")
+OBJECTIVES = ("causal", "masked", "span_corruption", "denoising", "prefix", "prefix_lm")
+OF_DECODERS_ALONE = ("causal", "prefix_lm")
 NUM_SENTINELS = 100
 
 
@@ -67,8 +68,9 @@ class ObjectiveConfig:
     name: str = option(
         "causal",
         choices=OBJECTIVES,
-        help="the next token (a decoder alone); hidden tokens (an encoder alone); spans cut out, "
-        "damaged text, or the rest of a text (encoder and decoder)",
+        help="the next token, or the rest of a text behind a prefix that sees all of itself "
+        "(a decoder alone); hidden tokens (an encoder alone); spans cut out, damaged text, or the "
+        "rest of a text (encoder and decoder)",
     )
     unit: str = option(
         "token",
@@ -77,9 +79,10 @@ class ObjectiveConfig:
     )
     rate: float = option(
         0.15,
-        minimum=0.001,
+        minimum=0.0,
         maximum=0.9,
-        help="masked, span_corruption, denoising: share of the tokens that is hidden",
+        help="masked, span_corruption, denoising: share of the tokens that is hidden; masked with "
+        "pairs: 0 = none, and only the pairs are told",
     )
     mean_span_length: float = option(
         3.0, minimum=1.0, maximum=100.0, help="span_corruption, denoising: tokens a span, about"
@@ -93,7 +96,7 @@ class ObjectiveConfig:
     @property
     def marks(self) -> tuple[str, ...] | None:
         """Control tokens that it needs: a mask, or T5's sentinels; None = as text has them."""
-        if self.name == "causal":
+        if self.name in OF_DECODERS_ALONE:
             return None
         if self.name == "span_corruption":
             return tuple(f"sentinel:{number}" for number in range(NUM_SENTINELS))
@@ -161,8 +164,9 @@ class DataConfig:
         "buckets",
         choices=("buckets", "packing", *CONTIGUOUS),
         help="pairs of like length side by side, or several pairs in one row (Transformer only); "
-        "of text without sources: blocks at random places, or streams whose state is carried on "
-        "(recurrent decoders only)",
+        "of text without sources: blocks at random places, streams whose state is carried on "
+        "(recurrent decoders only), or documents that see themselves alone, several in one row "
+        "(Transformer only)",
     )
     tokens_per_batch: int = option(
         4096,
@@ -174,14 +178,14 @@ class DataConfig:
         256,
         minimum=2,
         maximum=65_536,
-        help="blocks, streams: tokens in a row, as far as gradients reach; in blocks, a model sees "
-        "no more",
+        help="blocks, streams, documents: tokens in a row, as far as gradients reach; but for "
+        "streams, a model sees no more",
     )
     num_rows: int = option(
         0,
         minimum=0,
         maximum=1_000_000,
-        help="blocks, streams: rows of a batch; 0 = tokens_per_batch / block_len",
+        help="blocks, streams, documents: rows of a batch; 0 = tokens_per_batch / block_len",
     )
     objective: ObjectiveConfig = option(  # noqa: RUF009
         ObjectiveConfig(), help="blocks: what is learnt of the text"

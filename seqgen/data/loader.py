@@ -9,6 +9,7 @@ from seqgen.data.config import DataConfig
 from seqgen.data.contiguous import ContiguousText, TextSize, cut, eval_windows, text_shape
 from seqgen.data.control_tokens import ControlTokenizer
 from seqgen.data.dialogue_tokenizer import DialogueTokenizer
+from seqgen.data.documents import DocumentText
 from seqgen.data.objectives import PretrainingText
 from seqgen.data.sources import Pair, Source, make_pair
 from seqgen.data.token_cache import TokenizedSplit, read_all, tokenize_split
@@ -49,8 +50,9 @@ class TextData:
         self._sampling = sampling
         self._say = report or (lambda message: None)
         self._tokenized: dict[str, TokenizedSplit] = {}
-        self._training: Any = None  # TrainingSet, ContiguousText or PretrainingText
-        self._held_out: dict[tuple[str, int], PretrainingText] = {}  # by split and lines
+        self._training: Any = None  # TrainingSet, or one of text without sources
+        # By split and lines.
+        self._held_out: dict[tuple[str, int], DocumentText | PretrainingText | None] = {}
         self.fingerprint = {
             "corpus": corpus_fingerprint(self.splits, cfg),
             "source_tokenizer": tokenizers.source.fingerprint,
@@ -165,15 +167,14 @@ class TextData:
         count = min(len(ids), max_examples or len(ids))
         if not count:
             return
-        if self.cfg.contiguous and self.cfg.objective.name != "causal":
+        if self.cfg.contiguous:
             key = (split, count)
             if key not in self._held_out:
-                self._held_out[key] = PretrainingText(
-                    ids, self.cfg, self._marking(), count=count, held_out=True
-                )
-            yield from self._held_out[key].eval_batches(rows_multiple)
-            return
-        if self.cfg.contiguous:
+                self._held_out[key] = self._text(ids, count=count, held_out=True)
+            examples = self._held_out[key]
+            if examples is not None:
+                yield from examples.eval_batches(rows_multiple)
+                return
             shape = text_shape(self.cfg, rows_multiple=rows_multiple)
             text = ids.target_ids[: ids.target_offsets[count]]
             for windows in eval_windows(len(text), shape, streams=self.cfg.streams):
@@ -239,10 +240,10 @@ class TextData:
             sample = self._sample if self._sampling else None
             if not self.cfg.contiguous:
                 self._training = TrainingSet(ids, self.cfg, sample=sample)
-            elif self.cfg.objective.name == "causal":
-                self._training = ContiguousText(ids.target_ids, self.cfg)
             else:
-                self._training = PretrainingText(ids, self.cfg, self._marking())
+                text = self._text(ids)
+                running = text is None
+                self._training = ContiguousText(ids.target_ids, self.cfg) if running else text
             self.report["splits"]["train"].update(self._training.counts)
         plan = self._training.plan(rows_multiple=rows_multiple, seed=seed)
         self.report["batches"] = {
@@ -252,9 +253,22 @@ class TextData:
         }
         return self._training, plan
 
-    def _marking(self) -> ControlTokenizer:
-        assert isinstance(self.target_tokenizer, ControlTokenizer), "objectives have marks"
-        return self.target_tokenizer
+    def _text(
+        self, ids: TokenizedSplit, *, count: int | None = None, held_out: bool = False
+    ) -> DocumentText | PretrainingText | None:
+        """Plain text in examples, of the first `count` lines; None where it is one running text."""
+        if self.cfg.batching == "documents":
+            return DocumentText(ids, self.cfg, count=count)
+        if self.cfg.objective.name == "causal":
+            return None
+        tokenizer = self.target_tokenizer
+        return PretrainingText(
+            ids,
+            self.cfg,
+            tokenizer if isinstance(tokenizer, ControlTokenizer) else None,
+            count=count,
+            held_out=held_out,
+        )
 
     def _sample(self, example: int, side: int, seed: int) -> list[int]:
         tokenizer = (self.source_tokenizer, self.target_tokenizer)[side]

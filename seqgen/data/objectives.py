@@ -1,18 +1,20 @@
 """Plain text as batches of a pre-training objective other than the next token.
 
-Hidden tokens, alone or with sentence pairs (BERT, ALBERT), for encoders alone; span corruption and
-prefix language modelling (Raffel et al. 2020, sections 3.1.4 and 3.2.3) and denoising (BART) for
-encoder-decoders. An example is a window of the text or a place between two of its sentences. Each
-comes once an epoch, damaged anew; held-out text is damaged the same way at every evaluation.
+Hidden tokens, sentence pairs or both (BERT, ALBERT) for encoders alone; span corruption and prefix
+language modelling (Raffel et al. 2020, sections 3.1.4 and 3.2.3) and denoising (BART) for
+encoder-decoders; prefix language modelling for decoders alone (there, section 3.2.1). An example is
+a window of the text or a place between two of its sentences. Each comes once an epoch, damaged
+anew; held-out text is damaged the same way at every evaluation.
 """
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 
 import numpy as np
 
 from seqgen.data import order
-from seqgen.data.batching import Shape, assemble, batch_info
+from seqgen.data.batching import Shape, assemble, assemble_texts, batch_info
 from seqgen.data.config import DataConfig
 from seqgen.data.contiguous import text_shape
 from seqgen.data.control_tokens import ControlTokenizer
@@ -21,10 +23,11 @@ from seqgen.data.masked_rows import MaskedRows, PairText, assemble_masked
 from seqgen.data.sentence_pairs import SentencePairs
 from seqgen.data.token_cache import TokenizedSplit
 from seqgen.errors import DataError
-from seqgen.types import BOS_ID, EOS_ID, AnyBatch
+from seqgen.types import BOS_ID, EOS_ID, AnyBatch, Batch
 
 HELD_OUT_SEED = 0x5EED  # of the damage to held-out text, whatever the seed of a run
 _PAIR, _DAMAGE, _OFFSET = 1, 2, 3  # what a number is drawn for
+_CONTROL_TOKENS = {"masked": 2, "prefix_lm": 0}  # of a row that are not told; of others one
 
 
 class EpochPlan:
@@ -56,7 +59,7 @@ class PretrainingText:
     Args:
       ids: the split, a line an example.
       cfg: objective, rows and length of a batch.
-      tokenizer: of the split, with as many marks as the objective needs.
+      tokenizer: of the split, with as many marks as the objective needs; None where it needs none.
       count: lines to use, from the start.
       held_out: windows cover all of the text, the last may be shorter; else all are whole.
 
@@ -71,7 +74,7 @@ class PretrainingText:
         self,
         ids: TokenizedSplit,
         cfg: DataConfig,
-        tokenizer: ControlTokenizer,
+        tokenizer: ControlTokenizer | None,
         *,
         count: int | None = None,
         held_out: bool = False,
@@ -80,7 +83,7 @@ class PretrainingText:
         offsets = ids.target_offsets[: (len(ids) if count is None else count) + 1]
         self._text = ids.target_ids[: offsets[-1]]
         name, pairs = cfg.objective.name, cfg.objective.pairs
-        self._room = cfg.block_len - (2 if name == "masked" else 1)
+        self._room = cfg.block_len - _CONTROL_TOKENS.get(name, 1)
         self._pairs: SentencePairs | None = None
         if name == "masked" and pairs != "none":
             self._pairs = _sentence_pairs(ids, offsets, cfg)
@@ -89,7 +92,10 @@ class PretrainingText:
                 f"a text has {len(self._text)} tokens, fewer than one row",
                 details=[f"a row has data.block_len={cfg.block_len}"],
             )
-        self._masked = MaskedRows(cfg, tokenizer) if name == "masked" else None
+        self._masked = None
+        if name == "masked":
+            assert tokenizer is not None, "hidden tokens have a mark"
+            self._masked = MaskedRows(cfg, tokenizer)
         self.counts = {"used_tokens": len(self._text), "examples": len(self)}
 
     def __len__(self) -> int:
@@ -106,6 +112,8 @@ class PretrainingText:
         rules = self._cfg.objective
         if rules.name == "masked":
             return Shape(rows, length, 0)
+        if rules.name == "prefix_lm":
+            return Shape(rows, 0, length)
         if rules.name == "span_corruption":
             noise, spans = span_counts(self._room, rules.rate, rules.mean_span_length)
             return Shape(rows, self._room - noise + spans + 1, noise + spans + 1)
@@ -139,12 +147,11 @@ class PretrainingText:
                 for epoch, number in places
             ]
             return assemble_masked(rows, shape, max_places=self._masked.max_places)
-        pairs = [
-            self._damaged(
-                self._window(number, seed=seed, epoch=epoch), key=(seed, epoch, number, _DAMAGE)
-            )
-            for epoch, number in places
-        ]
+        windows = [self._window(number, seed=seed, epoch=epoch) for epoch, number in places]
+        keys = [(seed, epoch, number, _DAMAGE) for epoch, number in places]
+        if self._cfg.objective.name == "prefix_lm":
+            return _with_prefixes(shape, windows, keys)
+        pairs = [self._damaged(text, key=key) for text, key in zip(windows, keys, strict=True)]
         return assemble(shape, pairs, rows=np.arange(len(pairs)))
 
     def _row(self, number: int, *, seed: int, epoch: int) -> PairText:
@@ -172,6 +179,7 @@ class PretrainingText:
         if rules.name == "prefix":
             cut = 1 + int(order.uniform(1, *key)[0] * (len(text) - 1))
             return text[:cut], text[cut:]
+        assert self._tokenizer is not None, "damaged text has marks"
         marks = np.array(self._tokenizer.mark_ids)
         options = {"key": key, "rate": rules.rate, "mean_span_length": rules.mean_span_length}
         if rules.name == "span_corruption":
@@ -179,6 +187,24 @@ class PretrainingText:
         starts = np.concatenate([[True], text[:-1] == self._tokenizer.line_end_id])
         source, target = denoise(text, int(marks[0]), sentence_starts=starts, **options)
         return source[: self._room], target  # masks of nothing can make it longer
+
+
+def _with_prefixes(shape: Shape, windows: list[np.ndarray], keys: list[tuple[int, ...]]) -> Batch:
+    """Texts behind BOS, each cut into a prompt, BOS at least, and the rest, a token at least.
+
+    All cuts are equally likely. The prompt's last token is read as the first of the rest, as in
+    decoding: the prefix, which sees all of itself, is what stands before it. Only what comes behind
+    the prompt is told.
+    """
+    texts = [(np.concatenate([[BOS_ID], text[:-1]]), text) for text in windows]
+    batch = assemble_texts(shape, texts, rows=np.arange(len(texts)))
+    prefix_lens = np.zeros(shape.rows, np.int32)
+    for row, (text, key) in enumerate(zip(windows, keys, strict=True)):
+        prefix_lens[row] = int(order.uniform(1, *key)[0] * len(text))
+    told = np.arange(shape.target_len) >= prefix_lens[:, None]
+    return dataclasses.replace(
+        batch, weights=batch.weights * told.astype(np.float32), prefix_lens=prefix_lens
+    )
 
 
 def _sentence_pairs(ids: TokenizedSplit, offsets: np.ndarray, cfg: DataConfig) -> SentencePairs:

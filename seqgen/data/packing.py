@@ -11,7 +11,6 @@ import numpy as np
 
 from seqgen.data import order
 from seqgen.data.batching import Placed, Shape
-from seqgen.data.bucketing import rows_of
 
 
 def choose_row(
@@ -45,9 +44,9 @@ def pack_lengths(
     Args:
       source_lens, target_lens: the different pairs of lengths ("cells"), none over `row`.
       counts: examples of each.
-      row: capacity (S, T).
+      row: capacity (S, T); S is 0 where there are no sources.
     """
-    share = np.maximum(source_lens / row[0], target_lens / row[1])
+    share = np.maximum(source_lens / max(row[0], 1), target_lens / row[1])
     ranked = np.lexsort((target_lens, source_lens, -share))
     source, target, left = source_lens[ranked], target_lens[ranked], counts[ranked].copy()
     rows: list[tuple[list[int], int]] = []
@@ -83,7 +82,7 @@ class PackingPlan:
     Args:
       source_lens, target_lens: tokens of each example as it will be placed, EOS included.
       examples: ids of the examples, parallel to the lengths.
-      row: (S, T) of a packed row; no example is longer.
+      shape: of a batch; no example is longer than a row.
     """
 
     def __init__(
@@ -92,13 +91,10 @@ class PackingPlan:
         source_lens: np.ndarray,
         target_lens: np.ndarray,
         examples: np.ndarray,
-        row: tuple[int, int],
-        tokens_per_batch: int,
-        rows_multiple: int = 1,
+        shape: Shape,
         seed: int = 0,
     ):
-        self._seed = seed
-        self._shape = Shape(rows_of(tokens_per_batch, max(row), rows_multiple=rows_multiple), *row)
+        self._seed, self._shape = seed, shape
         pairs = np.stack([np.asarray(source_lens), np.asarray(target_lens)], axis=1)
         cells, cell_of, counts = np.unique(pairs, axis=0, return_inverse=True, return_counts=True)
         members = np.argsort(cell_of.reshape(-1), kind="stable")
@@ -106,7 +102,7 @@ class PackingPlan:
         # A row is the places of its examples in the members of all cells, one after the other.
         taken = np.concatenate([[0], np.cumsum(counts)[:-1]])
         self._rows: list[np.ndarray] = []
-        for used, repeat in pack_lengths(cells[:, 0], cells[:, 1], counts, row=row):
+        for used, repeat in pack_lengths(cells[:, 0], cells[:, 1], counts, row=shape[1:]):
             for _ in range(repeat):
                 places = []
                 for cell in used:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from seqgen.data import order
-from seqgen.data.batching import assemble
-from seqgen.data.bucketing import BucketPlan, choose_buckets
+from seqgen.data.batching import Shape, assemble
+from seqgen.data.bucketing import BucketPlan, choose_buckets, rows_of
 from seqgen.data.config import DataConfig
 from seqgen.data.packing import PackingPlan, choose_row
 from seqgen.data.token_cache import TokenizedSplit
@@ -97,20 +97,20 @@ class TrainingSet:
                 "source_lens": self._lens[0],
                 "target_lens": self._lens[1],
                 "examples": self._examples,
-                "tokens_per_batch": cfg.tokens_per_batch,
-                "rows_multiple": rows_multiple,
                 "seed": seed,
             }
+            budget = {"tokens_per_batch": cfg.tokens_per_batch, "rows_multiple": rows_multiple}
             if cfg.batching == "packing":
                 row = choose_row(
                     *self._lens, packed_len=cfg.packed_len, multiple=cfg.length_multiple
                 )
-                self._plans[key] = PackingPlan(row=row, **common)
+                rows = rows_of(cfg.tokens_per_batch, max(row), rows_multiple=rows_multiple)
+                self._plans[key] = PackingPlan(shape=Shape(rows, *row), **common)
             else:
                 buckets = choose_buckets(
                     *self._lens, num_buckets=cfg.num_buckets, multiple=cfg.length_multiple
                 )
-                self._plans[key] = BucketPlan(buckets=buckets, **common)
+                self._plans[key] = BucketPlan(buckets=buckets, **budget, **common)
         return self._plans[key]
 
     def pad_fraction(self, plan: Plan) -> float:

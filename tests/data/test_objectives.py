@@ -75,6 +75,8 @@ OBJECTIVES = [
     {"name": "span_corruption"},
     {"name": "denoising", "rate": 0.3},
     {"name": "prefix"},
+    {"name": "prefix_lm"},
+    {"name": "masked", "rate": 0.0, "pairs": "next_sentence"},
 ]
 
 
@@ -190,6 +192,44 @@ def test_the_rest_of_a_prefix_goes_on_where_it_ends_and_noise_is_taken_from_the_
         assert (left.sum(1) == BLOCK - 1 - round(0.4 * (BLOCK - 1))).all()
         for row in batch.labels:
             assert data.tokenizers.target.decode(row) in TEXT
+
+
+def test_a_row_of_a_prefix_language_model_is_text_behind_bos_told_from_its_prompt_on(folder):
+    data = make(folder, name="prefix_lm")
+    plain = make(folder, name="causal").tokenizers.target
+    assert data.tokenizers.target.fingerprint == plain.fingerprint
+    cuts = []
+    for batch in take(data, 0, 40, seed=2):
+        assert batch.source is None and (batch.target.segments == 1).all()
+        for row, labels in enumerate(batch.labels):
+            assert batch.target.ids[row].tolist() == [BOS_ID, *labels[:-1]]
+            assert plain.decode(labels) in TEXT
+            cut = batch.prefix_lens[row]
+            assert batch.weights[row].tolist() == [0.0] * cut + [1.0] * (BLOCK - cut)
+            cuts.append(cut)
+    assert set(cuts) == set(range(BLOCK)), "160 draws leave none of 24 cuts out"
+    batches = data.train_batches(0)
+    batch, info = next(batches)
+    batches.close()
+    assert info.tokens == batch.weights.sum() and info.pad_fraction == 0
+    labels = np.concatenate([b.labels[b.labels != PAD_ID] for b in data.eval_batches("val")])
+    whole = data.tokenized("val").target_ids
+    assert len(whole) - len(labels) in (0, 1) and np.array_equal(labels, whole[: len(labels)])
+    last = list(data.eval_batches("val"))[-1]
+    unused = ~last.weights.any(1)
+    assert not last.prefix_lens[unused].any() and (last.target.segments[unused].sum(1) == 1).all()
+
+
+def test_at_a_rate_of_0_pairs_are_all_that_is_told(folder):
+    data = make(folder, rate=0.0, pairs="next_sentence")
+    hiding = make(folder, pairs="next_sentence")
+    for batch, other in zip(take(data, 0, 4, seed=3), take(hiding, 0, 4, seed=3), strict=True):
+        assert batch.labels.shape == batch.weights.shape == (ROWS, 0)
+        assert (batch.next_weights == 1).all()
+        assert np.array_equal(batch.next_labels, other.next_labels)
+        assert np.array_equal(batch.text.ids, restored(other)), "the same pairs, nothing hidden"
+    (held_out,) = data.eval_batches("val")
+    assert held_out.next_weights.tolist() == [1.0] * 4
 
 
 def test_held_out_windows_cover_the_text_once(folder):

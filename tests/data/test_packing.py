@@ -4,7 +4,8 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 
-from seqgen.data.batching import assemble
+from seqgen.data.batching import Shape, assemble
+from seqgen.data.bucketing import rows_of
 from seqgen.data.packing import PackingPlan, choose_row, pack_lengths
 from seqgen.types import BOS_ID, EOS_ID
 
@@ -17,13 +18,12 @@ def some_lens(seed, count=400, top=40):
 
 
 def make_plan(lens, *, tokens=256, rows_multiple=1, seed=0):
+    row = choose_row(*lens, multiple=4)
     return PackingPlan(
         source_lens=lens[0],
         target_lens=lens[1],
         examples=np.arange(len(lens[0])),
-        row=choose_row(*lens, multiple=4),
-        tokens_per_batch=tokens,
-        rows_multiple=rows_multiple,
+        shape=Shape(rows_of(tokens, max(row), rows_multiple=rows_multiple), *row),
         seed=seed,
     )
 
