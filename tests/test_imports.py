@@ -24,6 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "interop": FOUNDATION,
     "texts": FOUNDATION | {"decoding"},
     "shortlists": FOUNDATION | {"decoding", "data"},
+    "labelling": FOUNDATION | {"nn", "decoding", "data"},
     "inference": FOUNDATION | {"nn", "losses", "models", "decoding", "data", "texts"},
 }
 DOORS = {

@@ -10,6 +10,7 @@ from seqgen.data.chat_template import ChatTemplate
 from seqgen.data.config import TokenizerConfig
 from seqgen.data.control_tokens import ControlTokenizer
 from seqgen.data.dialogue_tokenizer import DialogueTokenizer
+from seqgen.data.labels import LabelTokenizer
 from seqgen.data.multiline import LINE_END, MultilineTokenizer
 from seqgen.data.tokenizer import ByteTokenizer, SavableTokenizer, TableTokenizer, build_table
 from seqgen.errors import DataError, labelled
@@ -252,6 +253,8 @@ def _load(directory: Path, entry: dict[str, Any]) -> Any:
             one: Any = pieces.SentencePieceTokenizer(path.read_bytes(), **entry["options"])
         elif entry["kind"] == "byte":
             one = ByteTokenizer(lowercase=fields["lowercase"])
+        elif entry["kind"] == "labels":
+            one = LabelTokenizer(fields["labels"], several=fields["several"])
         else:
             one = TableTokenizer(fields.pop("pieces"), **fields)
         if entry.get("multiline"):
