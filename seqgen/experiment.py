@@ -14,11 +14,20 @@ from seqgen import config_schema, data, warm_start
 from seqgen.config import Config
 from seqgen.errors import ConfigError, SeqgenError
 from seqgen.evaluation import evaluators
+from seqgen.evaluation.labels import labelled_evaluator
 from seqgen.evaluation.line_statistics import require_tokenizer
 from seqgen.inference import Generator
+from seqgen.labelling import TextLabeller
 from seqgen.models.checks import check_reads_sources
 from seqgen.nn.parameters import Definition
-from seqgen.runs import SCORING_DTYPE, build_definition, make_generator, pick_split
+from seqgen.runs import (
+    SCORING_DTYPE,
+    build_definition,
+    make_generator,
+    make_labeller,
+    pick_split,
+    read_labels,
+)
 from seqgen.texts import one_line
 from seqgen.training import loop, run_directory
 from seqgen.training.compilation import enable_compile_cache, measurements_directory
@@ -243,6 +252,8 @@ def _evaluators(
     @functools.cache  # made at the first evaluation: the first step does not wait for it
     def combined() -> evaluators.Evaluator:
         definition = build_definition(cfg, text.tokenizers, compute_dtype=SCORING_DTYPE)
+        if cfg.data.labelled:
+            return _label_evaluator(cfg, text, definition, text.examples(split, limit), stop)
         eval_step = make_eval_step(
             definition,
             train_cfg=cfg.train,
@@ -279,6 +290,26 @@ def _evaluators(
         return values, [dataclasses.asdict(sample) for sample in samples]
 
     return [evaluate_run]
+
+
+def _label_evaluator(
+    cfg: Config,
+    text: data.TextData,
+    definition: Definition,
+    examples: list[data.Pair],
+    stop: StopSignals,
+) -> evaluators.Evaluator:
+    made: list[TextLabeller] = []  # with the first parameters, then given new ones
+
+    def tell(params: Params, texts: Sequence[str]) -> Sequence[Any]:
+        if not made:
+            made.append(make_labeller(cfg, definition, params, text.tokenizers))
+        made[0].params = params
+        return made[0].log_probs(texts, progress=lambda count: stop.check())
+
+    assert isinstance(text.target_tokenizer, data.LabelTokenizer)
+    targets, labels = read_labels(text.tokenizers, examples), text.target_tokenizer.labels
+    return labelled_evaluator(tell, examples, targets, labels, cfg.evaluation)
 
 
 def _model_line(definition: Definition, text: data.TextData) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from seqgen.data import Tokenizers
+from seqgen.data import LabelTokenizer, Tokenizers
 from seqgen.data.tokenizer_store import vocabulary_of
 from seqgen.nn.parameters import Definition, flat_parts
 from seqgen.runs import Run
@@ -115,5 +115,7 @@ def parts_of(definition: Definition, params: Params | None = None) -> dict[str, 
 
 
 def sides(tokenizers: Tokenizers) -> dict[str, Rows]:
-    """The vocabularies of both sides."""
-    return {"source": Rows.of(tokenizers.source), "target": Rows.of(tokenizers.target)}
+    """The vocabularies behind the tables of both sides; labels have no table."""
+    labelled = isinstance(tokenizers.target, LabelTokenizer)
+    target = tokenizers.source if labelled else tokenizers.target
+    return {"source": Rows.of(tokenizers.source), "target": Rows.of(target)}

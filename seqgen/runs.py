@@ -14,9 +14,11 @@ from seqgen.decoding.shortlist import Shortlist
 from seqgen.errors import ConfigError, DataError
 from seqgen.evaluation import evaluators
 from seqgen.evaluation.config import METRICS
+from seqgen.evaluation.labels import label_names, label_report
 from seqgen.evaluation.line_statistics import require_tokenizer
 from seqgen.filling import Filler
 from seqgen.inference import Generator
+from seqgen.labelling import TextLabeller
 from seqgen.models import build_model
 from seqgen.models.config import NoDecoderConfig, NoEncoderConfig
 from seqgen.nn.low_rank import LowRankDefinition
@@ -109,8 +111,13 @@ class Run:
         """Text in, text out, with `params`; see `load` for `quantize`.
 
         Raises:
-          ConfigError: an unknown `quantize`.
+          ConfigError: an unknown `quantize`, or a run that tells labels.
         """
+        if self.config.data.labelled:
+            raise ConfigError(
+                f"the run in {self.path} tells labels and writes no text",
+                details=["in Python      seqgen.load_labeller(workdir).classify(texts), or tag"],
+            )
         return make_generator(
             self.config,
             self.definition,
@@ -145,6 +152,19 @@ class Run:
             compute_dtype=self.compute_dtype,
             int8=quantize == "int8",
         )
+
+    def labeller(self, params: Params) -> TextLabeller:
+        """Text in, labels out, with `params`.
+
+        Raises:
+          ConfigError: a run that writes text.
+        """
+        if not self.config.data.labelled:
+            raise ConfigError(
+                f"the run in {self.path} writes text and tells no labels",
+                details=["in Python      seqgen.load(workdir).generate(texts)"],
+            )
+        return make_labeller(self.config, self.definition, params, self.tokenizers)
 
     def prepare(self, data_dir: str | None = None) -> data.TextData:
         """The corpus that the run was trained on; `data_dir`: where it is now, if it was moved.
@@ -257,6 +277,23 @@ def _join(
     return companions.join(parts, [str(run.path) for run in opened], mean=ensemble_mean)
 
 
+def load_labeller(
+    workdir: str | pathlib.Path,
+    *,
+    checkpoint: str | int = "best",
+    compute_dtype: str = SCORING_DTYPE,
+) -> TextLabeller:
+    """A trained classifier or tagger ready for text; see `load`.
+
+    Raises:
+      ConfigError: there is no run or no such checkpoint, or the run writes text.
+      CheckpointError: no checkpoint can be used.
+    """
+    enable_compile_cache()
+    run = Run.open(workdir, compute_dtype=compute_dtype)
+    return run.labeller(run.params(checkpoint))
+
+
 def build_definition(cfg: Config, tokenizers: data.Tokenizers, *, compute_dtype: str) -> Definition:
     """The model of a config as it is trained, computing in 'float32' or 'bfloat16'.
 
@@ -320,6 +357,51 @@ def _position_limit(part: Any) -> int | None:
     return part.max_positions if getattr(part, "positions", "") == "learned" else None
 
 
+def make_labeller(
+    cfg: Config, definition: Definition, params: Params, tokenizers: data.Tokenizers
+) -> TextLabeller:
+    """A `TextLabeller` that cuts texts as training does."""
+    assert isinstance(tokenizers.target, data.LabelTokenizer), "the config's check sees to it"
+    return TextLabeller(
+        definition,
+        params,
+        tokenizers.source,
+        tokenizers.target,
+        max_source_len=cfg.data.max_source_len,
+        decode_config=cfg.decode,
+    )
+
+
+def read_labels(tokenizers: data.Tokenizers, examples: Sequence[data.Pair]) -> list[list[str]]:
+    """The labels of each example.
+
+    Raises:
+      DataError: one that the training data does not have.
+    """
+    assert isinstance(tokenizers.target, data.LabelTokenizer)
+    return [tokenizers.target.read(example["target"]) for example in examples]
+
+
+def _evaluate_labels(
+    run: Run,
+    *,
+    split: str,
+    checkpoint: str | int,
+    text: data.TextData,
+    progress: Callable[[int], None] | None,
+) -> tuple[dict[str, Any], list[data.Pair], list[str]]:
+    """`evaluate` of a run that tells labels: 'split', the names of `label_report`, 'examples'."""
+    labeller = run.labeller(run.params(checkpoint))
+    examples = text.examples(split)
+    targets = read_labels(run.tokenizers, examples)
+    found = labeller.log_probs(
+        [example["source"] for example in examples], progress=progress or (lambda count: None)
+    )
+    report = {"split": split, **label_report(found, targets, labeller.labels)}
+    hypotheses = [label_names(row, labeller.labels) for row in found]
+    return {**report, "examples": len(examples)}, examples, hypotheses
+
+
 def evaluate(
     workdir: str | pathlib.Path | Sequence[str | pathlib.Path],
     *,
@@ -355,7 +437,8 @@ def evaluate(
     Returns:
       The report (see `evaluation.evaluators.split_report`), the examples, the hypotheses (each on
       one line, as they are scored and as they are written). Of a run on text without sources:
-      `text_report`, and two empty lists.
+      `text_report`, and two empty lists. Of one that tells labels: 'split', the names of
+      `evaluation.labels.label_report` and 'examples', the examples, their labels as text.
 
     Raises:
       ConfigError: no such run or checkpoint.
@@ -374,6 +457,10 @@ def evaluate(
     if split is None:
         split = "test" if any(name.startswith("test") for name in text.splits) else "val"
     split = pick_split(split, text.splits)
+    if cfg.data.labelled:
+        return _evaluate_labels(
+            run, split=split, checkpoint=checkpoint, text=text, progress=progress
+        )
     together = None
     if len(opened) > 1:
         together = _join(

@@ -27,6 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "chat": FOUNDATION | {"data", "texts", "streaming"},
     "filling": FOUNDATION | {"decoding"},
     "shortlists": FOUNDATION | {"decoding", "data"},
+    "labelling": FOUNDATION | {"nn", "decoding", "data"},
     "companions": FOUNDATION | {"decoding", "inference"},
     "programs": FOUNDATION | {"decoding"},
     "scoring": FOUNDATION | {"decoding", "texts", "programs"},

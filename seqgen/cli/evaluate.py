@@ -93,8 +93,8 @@ def run(args: argparse.Namespace) -> int:
 
     cfg = config.read_json(workdirs[0] / "config.json")
     options = search_options(args)
-    if cfg.data.contiguous:
-        _refuse_answers(args)
+    if cfg.data.contiguous or cfg.data.labelled:
+        _refuse_answers(args, labelled=cfg.data.labelled)
     if args.three_ways:  # what may fail fails before the work is done
         scores.require_moses()
     with contextlib.ExitStack() as stack:
@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
         facts["ensemble_mean"] = args.ensemble_mean or "probs"
     if args.draft is not None:
         facts["draft"] = str(args.draft)
-    if not cfg.data.contiguous:
+    if not (cfg.data.contiguous or cfg.data.labelled):
         facts |= beam_facts(cfg, options)
     result = {**report, **facts}
     references = [references_of(example) for example in examples]
@@ -147,7 +147,7 @@ def run(args: argparse.Namespace) -> int:
     ways = result.pop("three_ways", {})
     spans = result.pop("intervals", {})  # text without sources has none
     rows = []
-    for name, value in result.items():
+    for name, value in _flat(result):
         text = table.format_value(name, value) if type(value) is float else str(value)
         rows.append((name, text + table.format_interval(name, spans.get(name))))
     for name, row in ways.items():
@@ -161,15 +161,32 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _refuse_answers(args: argparse.Namespace) -> None:
-    """Refuse options about decoded lines, of which text without sources has none."""
+def _flat(result: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The values, those by label each under a name of its own."""
+    rows = []
+    for name, value in result.items():
+        inner = value.items() if isinstance(value, dict) else [("", value)]
+        rows += [(f"{name} {key}".rstrip(), one) for key, one in inner]
+    return rows
+
+
+def _refuse_answers(args: argparse.Namespace, *, labelled: bool) -> None:
+    """Refuse options about decoded lines, of which there are none."""
+    names = ("num_beams", "length_penalty", "by_length", "three_ways")
     given = [
         f"--{name}"
-        for name in ("num_beams", "length_penalty", "output", "by_length", "three_ways")
+        for name in (names if labelled else (*names, "output"))
         if getattr(args, name) not in (None, False)
     ]
     if args.quantize != "none":
         given.append(f"--quantize={args.quantize}")
+    if labelled:
+        given += [f"--{name}" for name in ("metrics", "shortlist") if getattr(args, name)]
+    if labelled and given:
+        raise ConfigError(
+            f"{', '.join(given)}: the run tells labels, and nothing is decoded",
+            details=["measured are   loss, accuracy, macro F1, F1 of each label"],
+        )
     if given:
         raise ConfigError(
             f"{', '.join(given)}: the run is of text without sources, and nothing is decoded",

@@ -12,6 +12,7 @@ from seqgen.data.chat_template import ChatTemplate
 from seqgen.data.config import DataConfig, TokenizerConfig
 from seqgen.data.dialogue import tokenizer_texts
 from seqgen.data.given_tokenizer import digest_given
+from seqgen.data.labels import build_labels
 from seqgen.data.loader import Report, TextData
 from seqgen.data.sources import Source, open_splits
 from seqgen.data.token_cache import read_all
@@ -97,10 +98,11 @@ def _tokenizers(
         [
             settings,
             cfg.lowercase,
-            [train.fingerprint, count] if learnt else None,
+            [train.fingerprint, count] if learnt or cfg.labelled else None,
             *(["multiline"] if cfg.contiguous else []),
             *([marks] if marks is not None else []),
             *([dataclasses.asdict(template)] if template else []),
+            *([cfg.targets] if cfg.labelled else []),
         ]
     )
     directory = None if workdir is None else Path(workdir) / "tokenizer"
@@ -111,6 +113,11 @@ def _tokenizers(
                 details=["take another --workdir, or the corpus and settings of that run"],
             )
         return load_tokenizers(directory)
+    several = cfg.targets == "tags"
+
+    def texts(side: str) -> Callable[[], Iterator[str]]:
+        return lambda: (pair[side] for chunk in read_all(train, count) for pair in chunk)
+
     if taken:
         say(f"taking the tokenizer of {tokenizer_cfg.path}")
         made = take_vocabularies(tokenizer_cfg, lowercase=cfg.lowercase)
@@ -118,6 +125,8 @@ def _tokenizers(
             made = multiline_tokenizers(made.target, marks)
         elif template:
             made = dialogue_tokenizers(made.target, template)
+        elif cfg.labelled:
+            made = Tokenizers(made.source, build_labels(texts("target")(), several=several))
         if directory is not None:
             cache.build_once(
                 directory, lambda target: save_tokenizers(made, target, made_from=made_from)
@@ -127,10 +136,6 @@ def _tokenizers(
 
     def build(target: Path) -> None:
         say(f"making the {tokenizer_cfg.kind} tokenizer")
-
-        def texts(side: str) -> Callable[[], Iterator[str]]:
-            return lambda: (pair[side] for chunk in read_all(train, count) for pair in chunk)
-
         if cfg.contiguous:
             made = build_multiline_tokenizers(
                 tokenizer_cfg,
@@ -149,9 +154,11 @@ def _tokenizers(
             made = build_tokenizers(
                 tokenizer_cfg,
                 source_texts=texts("source"),
-                target_texts=texts("target"),
+                target_texts=(lambda: ()) if cfg.labelled else texts("target"),
                 lowercase=cfg.lowercase,
             )
+            if cfg.labelled:
+                made = Tokenizers(made.source, build_labels(texts("target")(), several=several))
         save_tokenizers(made, target, made_from=made_from)
 
     cache.build_once(cached, build)

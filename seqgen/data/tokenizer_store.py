@@ -12,6 +12,7 @@ from seqgen.data.control_tokens import ControlTokenizer
 from seqgen.data.dialogue_tokenizer import DialogueTokenizer
 from seqgen.data.huggingface_tokenizer import HuggingFaceTokenizer
 from seqgen.data.huggingface_vocabulary import KINDS, Vocabulary
+from seqgen.data.labels import LabelTokenizer
 from seqgen.data.multiline import LINE_END, MultilineTokenizer
 from seqgen.data.tokenizer import ByteTokenizer, SavableTokenizer, TableTokenizer, build_table
 from seqgen.errors import ConfigError, DataError, labelled
@@ -265,6 +266,8 @@ def _load(directory: Path, entry: dict[str, Any]) -> Any:
             )
         elif entry["kind"] == "byte":
             one = ByteTokenizer(lowercase=fields["lowercase"])
+        elif entry["kind"] == "labels":
+            one = LabelTokenizer(fields["labels"], several=fields["several"])
         else:
             one = TableTokenizer(fields.pop("pieces"), **fields)
         if entry.get("multiline"):

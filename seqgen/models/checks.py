@@ -30,6 +30,7 @@ def check_model(
     max_source_len: int = 0,
     max_target_len: int = 0,
     block_len: int = 0,
+    labelled_len: int = 0,
 ) -> None:
     """Refuse an architecture that cannot be built; sizes that are not known yet are left out.
 
@@ -59,6 +60,9 @@ def check_model(
     longest_source = ("data.max_source_len", max_source_len)
     if block_len:
         longest_source = longest_row = ("data.block_len", block_len)
+    if config.tells_labels:
+        _check_head(config)
+        longest_source = longest_row = ("data.max_source_len + 1", labelled_len)
     for side, part, longest in (
         ("encoder", encoder, longest_source),
         ("decoder", config.decoder, longest_row),
@@ -75,9 +79,13 @@ def check_model(
 def check_reads_sources(config: ModelConfig) -> None:
     """Refuse a model that has no place for the sources of the data it would be trained on.
 
+    What tells labels reads its texts in any one stack.
+
     Raises:
       ConfigError: it has no encoder, and its rows hold no sources either; or it has no decoder.
     """
+    if config.tells_labels:
+        return
     if isinstance(config.decoder, NoDecoderConfig):
         refuse(
             "model.decoder.kind=none: a masked language model has no place for pairs",
@@ -136,6 +144,16 @@ def _check_no_decoder(config: ModelConfig) -> None:
         refuse(
             "model.tie_embeddings=all shares the decoder's embedding, and there is no decoder",
             ("choose", "model.tie_embeddings=target_output, or none"),
+        )
+
+
+def _check_head(config: ModelConfig) -> None:
+    both = not isinstance(config.decoder, NoDecoderConfig)
+    if both and not isinstance(config.encoder, NoEncoderConfig):
+        refuse(
+            f"model.head.kind={config.head.kind} stands above one stack, and there are two",
+            ("either", "model.decoder.kind=none: an encoder alone"),
+            ("or", "model.encoder.kind=none: a decoder alone"),
         )
 
 
