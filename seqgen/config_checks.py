@@ -10,6 +10,7 @@ from typing import Any
 from seqgen.corpus_checks import LABEL_METRICS, LOSS_METRICS, check_corpus, text_metrics
 from seqgen.errors import refuse
 from seqgen.evaluation.config import score_name
+from seqgen.init_rules import named_runs, parse_rule
 from seqgen.models.checks import check_model
 from seqgen.types import nearest
 
@@ -35,6 +36,7 @@ def check(cfg: Any) -> None:
     _check_init(cfg.init)
     _check_lora(cfg)
     _check_loop(cfg)
+    cfg.decode.plain(cfg.evaluation.num_beams)  # what evaluations decode with
 
 
 def notes(cfg: Any) -> list[str]:
@@ -100,6 +102,9 @@ def _check_init(init: Any) -> None:
                 f"init.{field}={value!r} is of runs to begin from, and init.runs names none",
                 ("name one", "--config.init.runs=runs/pretrained"),
             )
+    named_runs(init.runs)
+    for rule in init.map:
+        parse_rule(rule)
 
 
 def _check_lora(cfg: Any) -> None:
@@ -132,8 +137,11 @@ def _check_loop(cfg: Any) -> None:
     if train.patience and not train.eval_every_steps:
         refuse("train.patience counts evaluations, and train.eval_every_steps=0 makes none")
     scores = map(score_name, cfg.evaluation.metrics)
-    names = text_metrics(cfg) if cfg.data.contiguous else (*LOSS_METRICS, *scores)
-    names = LABEL_METRICS if cfg.data.labelled else names
+    answers = not (cfg.data.contiguous or cfg.data.labelled)
+    if answers:
+        names = (*LOSS_METRICS, *scores)
+    else:
+        names = LABEL_METRICS if cfg.data.labelled else text_metrics(cfg)
     known = [f"eval/{name}" for name in names]
     if train.best_metric not in known:
         guess = nearest(train.best_metric, known)
@@ -142,9 +150,5 @@ def _check_loop(cfg: Any) -> None:
             f"train.best_metric={train.best_metric} is measured by no evaluation",
             *details,
             ("measured are", ", ".join(known)),
-            *(
-                []
-                if cfg.data.contiguous or cfg.data.labelled
-                else [("scores: set", "evaluation.metrics")]
-            ),
+            *([("scores: set", "evaluation.metrics")] if answers else []),
         )

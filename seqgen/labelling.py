@@ -8,13 +8,15 @@ from typing import Any
 import jax
 import numpy as np
 
+from seqgen.data.base_tokenizer import BaseTokenizer
 from seqgen.data.batching import Shape
 from seqgen.data.labels import LabelledRows, LabelTokenizer
 from seqgen.decoding.batching import plan_batches, round_width
 from seqgen.decoding.config import DecodeConfig
 from seqgen.errors import ConfigError
 from seqgen.nn.dense import dot
-from seqgen.types import NUM_CONTROL_IDS, Array, MaskedBatch, Params, Tokenizer
+from seqgen.refusals import refused
+from seqgen.types import NUM_CONTROL_IDS, Array, MaskedBatch, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +61,7 @@ class TextLabeller:
         self,
         definition: Any,
         params: Params,
-        tokenizer: Tokenizer,
+        tokenizer: BaseTokenizer,
         labels: LabelTokenizer,
         *,
         max_source_len: int,
@@ -152,6 +154,11 @@ class TextLabeller:
         pairs = [(line, [NUM_CONTROL_IDS] * count) for line, count in zip(lines, places)]
         shape = Shape(rows, width, num_places + 1)
         return self._rows.assemble(shape, pairs, rows=range(len(lines)))
+
+    generate = stream = stream_text = refused("labeller", "generate")
+    chat = chat_stream = refused("labeller", "chat")
+    score = token_scores = token_choices = refused("labeller", "score")
+    fill = fill_stream = refused("labeller", "fill hidden tokens")
 
 
 def _log_probs(definition: Any, params: Params, batch: MaskedBatch) -> Array:

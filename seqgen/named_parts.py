@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from seqgen.data import LabelTokenizer, Tokenizers
+from seqgen.data import Tokenizers
 from seqgen.data.tokenizer_store import vocabulary_of
 from seqgen.nn.parameters import Definition, flat_parts
 from seqgen.runs import Run
@@ -42,7 +42,7 @@ class Rows:
     def of(cls, tokenizer: Any) -> "Rows":
         """Those of a tokenizer."""
         vocabulary = vocabulary_of(tokenizer)
-        controls = tuple(getattr(tokenizer, "record", {}).get("controls", ()))
+        controls = tuple(tokenizer.record.get("controls", ()))
         return cls(vocabulary.fingerprint, vocabulary.vocab_size, controls)
 
     @property
@@ -116,6 +116,4 @@ def parts_of(definition: Definition, params: Params | None = None) -> dict[str, 
 
 def sides(tokenizers: Tokenizers) -> dict[str, Rows]:
     """The vocabularies behind the tables of both sides; labels have no table."""
-    labelled = isinstance(tokenizers.target, LabelTokenizer)
-    target = tokenizers.source if labelled else tokenizers.target
-    return {"source": Rows.of(tokenizers.source), "target": Rows.of(target)}
+    return {"source": Rows.of(tokenizers.source), "target": Rows.of(tokenizers.written)}

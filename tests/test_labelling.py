@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import seqgen
-from seqgen import config, experiment, runs
+from seqgen import config, experiment, run_evaluation, runs
 from seqgen.cli.main import main
 from seqgen.errors import ConfigError
 from seqgen.named_parts import parts_of
@@ -86,7 +86,7 @@ def test_a_tagger_learns_and_tells(root, folder, tmp_path):
         *("data.target_field=tags", "model.encoder.attention_dropout_rate=0"),
     )
     experiment.train(config.load(str(root / FILE), words), tmp_path / "run")
-    report, examples, hypotheses = runs.evaluate(tmp_path / "run", split="val")
+    report, examples, hypotheses = run_evaluation.evaluate(tmp_path / "run", split="val")
     assert report["accuracy"] > 0.98 and report["f1"]["W"] > 0.95
     assert len(hypotheses[0].split()) == len(examples[0]["source"].split())
     (told,) = seqgen.load_labeller(tmp_path / "run").tag(["rain  sun heat"])

@@ -1,7 +1,7 @@
 r"""Classification: whether a tweet is hateful, offensive or neither; trained from scratch.
 
     seqgen train --config=configs/classification/toxicity.py \
-        --config.data.dir=../shared/data/toxicity_davidson --workdir=runs/toxicity
+        --config.data.dir=DIR --workdir=runs/toxicity
     seqgen evaluate --workdir=runs/toxicity --split=val --json
 
 DIR holds train.jsonl[.gz] and dev.jsonl[.gz], objects with the fields `text` and `label` (Davidson

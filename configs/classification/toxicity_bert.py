@@ -3,7 +3,7 @@ r"""Classification: whether a tweet is hateful, offensive or neither; BERT fine-
     seqgen train --config=configs/masked_lm/bert_small.py --config.data.dir=TEXT \
         --workdir=runs/bert_small
     seqgen train --config=configs/classification/toxicity_bert.py \
-        --config.data.dir=../shared/data/toxicity_davidson --workdir=runs/toxicity_bert
+        --config.data.dir=DIR --workdir=runs/toxicity_bert
     seqgen evaluate --workdir=runs/toxicity_bert --split=val --json
 
 TEXT holds train.txt and val.txt (or dev.txt), such as wikitext2_small. As toxicity.py, which says

@@ -7,7 +7,13 @@ import math
 import sys
 from typing import Any
 
-from seqgen.cli.arguments import add_run_arguments, add_verb, parse_checkpoint, runs_of
+from seqgen.cli.arguments import (
+    add_answer_arguments,
+    add_run_arguments,
+    add_verb,
+    parse_checkpoint,
+    runs_of,
+)
 from seqgen.cli.counter import line_counter
 from seqgen.cli.text_files import output
 from seqgen.errors import ConfigError
@@ -24,11 +30,13 @@ def add_parser(verbs: Any) -> None:
         verbs,
         "evaluate",
         summary="Score a finished run: loss, perplexity, token accuracy, exact match, BLEU, chrF, "
-        "TER, and the metrics of its config; of a language model on plain text, bits per byte.",
+        "TER, and the metrics of its config; of a language model on plain text, bits per byte; of "
+        "a classifier or tagger, accuracy and F1.",
         examples=EXAMPLES,
         run=run,
     )
     add_run_arguments(parser)
+    add_answer_arguments(parser)
     parser.add_argument(
         "--split",
         help="file stem such as val or test_2016; test = the only test split (default test, or val "
@@ -87,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     edges = _edges(args.by_length)
     metrics = _metrics(args.metrics)
     workdirs, companions = runs_of(args)
-    from seqgen import config, runs
+    from seqgen import config, run_evaluation
     from seqgen.evaluation import by_length, scores, table
     from seqgen.evaluation.references import references_of
 
@@ -100,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(output(args.output)) if args.output else None
         with line_counter("decoded") as progress:
-            report, examples, hypotheses = runs.evaluate(
+            report, examples, hypotheses = run_evaluation.evaluate(
                 workdirs,
                 split=args.split,
                 checkpoint=checkpoint,
@@ -170,29 +178,28 @@ def _flat(result: dict[str, Any]) -> list[tuple[str, Any]]:
     return rows
 
 
+# Options about decoded lines.
+_OF_ANSWERS = ("num_beams", "length_penalty", "shortlist", "draft", "by_length", "three_ways")
+# Of runs without such lines: what they are, what else cannot be asked of them, what is measured.
+_WITHOUT_SOURCES = (
+    "is of text without sources",
+    ("metrics", "output"),
+    "loss, perplexity, token accuracy, bits per byte and character",
+)
+_LABELS = ("tells labels", ("metrics", "ensemble"), "loss, accuracy, macro F1, F1 of each label")
+
+
 def _refuse_answers(args: argparse.Namespace, *, labelled: bool) -> None:
-    """Refuse options about decoded lines, of which there are none."""
-    names = ("num_beams", "length_penalty", "by_length", "three_ways")
-    given = [
-        f"--{name}"
-        for name in (names if labelled else (*names, "output"))
-        if getattr(args, name) not in (None, False)
-    ]
+    """Refuse options about decoded lines, of which labels and text without sources have none."""
+    kind, others, measured = _LABELS if labelled else _WITHOUT_SOURCES
+    given = [f"--{name}" for name in _OF_ANSWERS if getattr(args, name) not in (None, False)]
+    given += [f"--{name}" for name in others if getattr(args, name)]
     if args.quantize != "none":
         given.append(f"--quantize={args.quantize}")
-    if labelled:
-        given += [f"--{name}" for name in ("metrics", "shortlist") if getattr(args, name)]
-    if labelled and given:
-        raise ConfigError(
-            f"{', '.join(given)}: the run tells labels, and nothing is decoded",
-            details=["measured are   loss, accuracy, macro F1, F1 of each label"],
-        )
     if given:
         raise ConfigError(
-            f"{', '.join(given)}: the run is of text without sources, and nothing is decoded",
-            details=[
-                "measured are   loss, perplexity, token accuracy, bits per byte and character"
-            ],
+            f"{', '.join(given)}: the run {kind}, and nothing is decoded",
+            details=[f"measured are   {measured}"],
         )
 
 

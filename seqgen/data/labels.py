@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 
 from seqgen.data import cache
+from seqgen.data.base_tokenizer import BaseTokenizer
 from seqgen.data.batching import Shape, empty_sequences
-from seqgen.data.word_starts import find_word_starts
+from seqgen.data.sources import Pair
 from seqgen.errors import DataError, labelled
-from seqgen.types import BOS_ID, EOS_ID, NUM_CONTROL_IDS, UNK_ID, MaskedBatch, Tokenizer, nearest
+from seqgen.types import BOS_ID, EOS_ID, NUM_CONTROL_IDS, UNK_ID, MaskedBatch, nearest
 
 _SHOWN = 8
 
 
-class LabelTokenizer:
+class LabelTokenizer(BaseTokenizer):
     """Labels as ids, from `NUM_CONTROL_IDS` on; no other text is known.
 
     Args:
@@ -53,13 +54,13 @@ class LabelTokenizer:
                 )
         return names
 
+    def of_examples(self, examples: Iterable[Pair]) -> list[list[str]]:
+        """The labels in the target of each example; see `read`."""
+        return [self.read(example["target"]) for example in examples]
+
     def encode(self, text: str) -> list[int]:
         """Ids of the labels in a text, without BOS_ID and EOS_ID; see `read`."""
         return [self._ids[name] for name in self.read(text)]
-
-    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of each text."""
-        return [self.encode(text) for text in texts]
 
     def decode(self, ids: Any) -> str:
         """The names of labels with spaces between them; stops at EOS_ID, skips control ids."""
@@ -74,11 +75,6 @@ class LabelTokenizer:
     def piece_bytes(self, token_id: int) -> bytes:
         """The name of a label in UTF-8."""
         return self.decode([token_id]).encode()
-
-    def sample(self, text: str, *, seed: int) -> list[int]:
-        """`encode`: there is one segmentation."""
-        del seed
-        return self.encode(text)
 
     def save(self, path: Path) -> None:
         """Write the labels as JSON."""
@@ -118,9 +114,9 @@ class LabelledRows:
       several: a label a word, told at the word's first token; otherwise one a text.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, several: bool):
-        self._starts = find_word_starts(tokenizer) if several else None
-        if self._starts is not None and getattr(tokenizer, "kind", "") == "word":
+    def __init__(self, tokenizer: BaseTokenizer, *, several: bool):
+        self._starts = tokenizer.word_starts.copy() if several else None
+        if self._starts is not None and tokenizer.kind == "word":
             self._starts[UNK_ID] = True  # there a token is a word
 
     def places(self, ids: Any) -> np.ndarray:

@@ -4,7 +4,7 @@ A whole experiment is checked against them before any data is read, with the siz
 building a model checks again, with the vocabularies and with encoders of the user's own.
 """
 
-from typing import Any
+from typing import Any, NoReturn
 
 from seqgen.errors import refuse
 from seqgen.models.config import (
@@ -17,9 +17,9 @@ from seqgen.models.config import (
     TransformerDecoderConfig,
     TransformerEncoderConfig,
 )
+from seqgen.models.position_checks import check_positions
 from seqgen.nn.linear_recurrence import LinearCell
 from seqgen.nn.recurrent import build_cell
-from seqgen.nn.rotary import BY_WAVELENGTH
 
 
 def check_model(
@@ -69,7 +69,7 @@ def check_model(
     ):
         if isinstance(part, TransformerEncoderConfig | TransformerDecoderConfig):
             _check_heads(f"model.{side}", part, config.embed_dim)
-            _check_positions(f"model.{side}", part, config.embed_dim, longest)
+            check_positions(f"model.{side}", part, config.embed_dim, longest)
     if isinstance(config.decoder, RecurrentDecoderConfig):
         own = ":" in encoder.kind  # the user's class: its widths show when it is built
         dims = None if own else encoded_dims(encoder, config.embed_dim)
@@ -102,19 +102,27 @@ def check_reads_sources(config: ModelConfig) -> None:
 
 
 def check_carries_state(decoder: Any) -> None:
-    """Refuse a decoder (module or kind of one) whose state does not go on from batch to batch.
+    """Refuse a decoder module whose state does not go on from batch to batch.
 
     Raises:
       ConfigError: it has no `init_carry`.
     """
     if not hasattr(decoder, "init_carry"):
-        refuse(
-            "data.batching=streams carries a recurrent state from batch to batch, and this decoder "
-            "has none",
-            ("decoder", type(decoder).__name__),
-            ("either", "data.batching=blocks: rows that stand for themselves"),
-            ("or", "a recurrent decoder, such as model.decoder.kind=lstm"),
-        )
+        refuse_stateless(type(decoder).__name__)
+
+
+def refuse_stateless(decoder: str) -> NoReturn:
+    """Refuse streams for a decoder that has no state to carry.
+
+    Raises:
+      ConfigError: always.
+    """
+    refuse(
+        f"data.batching=streams carries a recurrent state from batch to batch, and {decoder} has "
+        "none",
+        ("either", "data.batching=blocks: rows that stand for themselves"),
+        ("or", "a recurrent decoder, such as model.decoder.kind=lstm"),
+    )
 
 
 def _check_no_encoder(config: ModelConfig, source_vocab: Any, target_vocab: Any) -> None:
@@ -154,6 +162,12 @@ def _check_head(config: ModelConfig) -> None:
             f"model.head.kind={config.head.kind} stands above one stack, and there are two",
             ("either", "model.decoder.kind=none: an encoder alone"),
             ("or", "model.encoder.kind=none: a decoder alone"),
+        )
+    if getattr(config.encoder, "source_prefix", False):
+        refuse(
+            f"model.head.kind={config.head.kind} reads one text a row, and "
+            "model.encoder.source_prefix=true is for two",
+            ("choose", "model.encoder.source_prefix=false"),
         )
 
 
@@ -292,54 +306,6 @@ def _check_heads(where: str, part: Any, width: int) -> None:
         refuse(
             f"{where}.num_kv_heads={groups} does not divide {where}.num_heads={part.num_heads}",
             ("choose", f"one of {', '.join(map(str, _divisors(part.num_heads)))}, or none"),
-        )
-
-
-def _check_positions(where: str, part: Any, width: int, longest: tuple[str, int]) -> None:
-    if part.positions == "rotary" and (width // part.num_heads) % 2:
-        refuse(
-            f"rotary positions need an even head width, not {width // part.num_heads}",
-            ("head width", f"model.embed_dim={width} / {where}.num_heads={part.num_heads}"),
-        )
-    _check_rotary(where, part)
-    exact = part.relative_buckets // (4 if isinstance(part, TransformerEncoderConfig) else 2)
-    if part.positions == "relative" and part.relative_max_distance <= exact:
-        refuse(
-            f"{where}.relative_max_distance={part.relative_max_distance} leaves no distances for "
-            f"the wide ones of {where}.relative_buckets={part.relative_buckets}",
-            ("choose", f"{where}.relative_max_distance above {exact}, or fewer buckets"),
-        )
-    if part.positions == "sinusoidal" and width % 2:
-        refuse(f"sinusoidal positions need an even model.embed_dim, not {width}")
-    field, length = longest
-    if part.positions == "learned" and part.max_positions < length:
-        refuse(
-            f"{where}.max_positions={part.max_positions} is less than {field}={length}",
-            ("either", f"raise {where}.max_positions, or lower {field}"),
-            ("or", f"{where}.positions=sinusoidal, which has no limit"),
-        )
-
-
-def _check_rotary(where: str, part: Any) -> None:
-    scaled = part.rotary_scaling != "none"
-    for name in ("rotary_base", "rotary_scaling"):
-        value = getattr(part, name)
-        if part.positions != "rotary" and value != getattr(type(part), name):
-            refuse(
-                f"{where}.{name}={value} would be ignored by {where}.positions={part.positions}",
-                ("choose", f"{where}.positions=rotary"),
-            )
-    if scaled != (part.rotary_factor != 1.0):
-        refuse(
-            f"{where}.rotary_scaling={part.rotary_scaling} with "
-            f"{where}.rotary_factor={part.rotary_factor:g} changes nothing",
-            ("either", f"{where}.rotary_factor=4 or whatever the texts are longer by"),
-            ("and", f"{where}.rotary_scaling=linear, ntk, yarn or llama3; or neither"),
-        )
-    if part.rotary_scaling in BY_WAVELENGTH and part.rotary_original_len is None:
-        refuse(
-            f"{where}.rotary_scaling={part.rotary_scaling} must know the length of training before",
-            ("set", f"{where}.rotary_original_len"),
         )
 
 

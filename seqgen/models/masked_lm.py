@@ -8,7 +8,6 @@ and `output_bias=True`. Parameters start as in the other models here, not from n
 Only the positions that are to be told go through the token head and meet the vocabulary.
 """
 
-import math
 from typing import Any
 
 import jax
@@ -18,9 +17,10 @@ from flax import nnx
 from seqgen.models.base import Prediction
 from seqgen.models.checks import check_model
 from seqgen.models.config import ModelConfig, NoDecoderConfig
-from seqgen.models.encoder_decoder import ENCODERS, norm_options
+from seqgen.models.encoder_decoder import ENCODERS
+from seqgen.models.stack_input import norm_options, stack_input
 from seqgen.nn.dense import Dense
-from seqgen.nn.dropout import dropout, fold
+from seqgen.nn.dropout import fold
 from seqgen.nn.embedding import Embedding
 from seqgen.nn.norm import LayerNorm
 from seqgen.nn.parameters import param
@@ -43,13 +43,15 @@ class TextEncoder(nnx.Module):
 
     def embed(self, text: Sequences, token_types: Array, *, key: Any = None) -> Array:
         """What the encoder reads, [B, T, D]: the sum of three embeddings, normalised, dropout."""
-        scale = math.sqrt(self.config.embed_dim) if self.config.scale_embeddings else 1.0
-        embedded = self.embedding(text.ids) * scale + self.token_types(token_types)
-        if hasattr(self.encoder, "add_positions"):  # recurrent encoders have none
-            embedded = self.encoder.add_positions(
-                embedded, text.positions, max_len=text.ids.shape[1]
-            )
-        return dropout(self.embedding_norm(embedded), self.config.dropout_rate, key)
+        return stack_input(
+            self.config,
+            self.embedding,
+            text,
+            self.encoder,
+            key,
+            types=self.token_types(token_types),
+            norm=self.embedding_norm,
+        )
 
     def encode(self, text: Sequences, token_types: Array, *, key: Any = None) -> Encoded:
         """Rows of text, and int32 [B, T] of which text each token is, to the encoder's states."""
