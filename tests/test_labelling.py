@@ -1,6 +1,7 @@
 """Runs that tell labels, end to end: trained, scored, asked."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,9 +75,53 @@ def test_a_classifier_learns_and_tells(root, folder, tmp_path, capsys):
     assert [one.label for one in model.classify(lines)] == output.read_text().splitlines()
     with pytest.raises(ConfigError, match="use classify"):
         model.tag(["rain"])
-    with pytest.raises(ConfigError, match="tells labels and writes no text"):
-        seqgen.load(tmp_path / "run")
-    assert main(["evaluate", f"--workdir={tmp_path / 'run'}", "--num_beams=2"]) == 2
+    with pytest.raises(ConfigError, match="this run tells labels, and cannot generate"):
+        model.generate(["rain"])
+    _says_what_to_do_instead(tmp_path / "run", capsys)
+
+
+def _says_what_to_do_instead(run, capsys):
+    """Whatever wants text of a run that tells labels."""
+    with pytest.raises(ConfigError, match="tells labels, and cannot write or fill text") as raised:
+        seqgen.load(run)
+    assert "load_labeller" in "".join(raised.value.details)
+    with pytest.raises(ConfigError, match="tells labels, and cannot"):
+        seqgen.load([run, run])
+    answering: Any = None
+    with pytest.raises(ConfigError, match="tells labels, and cannot"):
+        runs.add_draft(answering, runs.Run.open(run), run, "none")
+    with pytest.raises(ConfigError, match=r"overrides, draft, an ensemble: .* nothing is decoded"):
+        run_evaluation.evaluate([run, run], overrides={"num_beams": 2}, draft=run)
+    capsys.readouterr()
+    for verb, *words in (("generate", "--prompt=x"), ("chat", "-p", "x"), ("fill", "--text=x")):
+        assert main([verb, f"--workdir={run}", *words]) == 2
+        assert "load_labeller" in capsys.readouterr().err
+    options = ["--num_beams=2", "--metrics=bleu", f"--ensemble={run}", "--by_length"]
+    assert main(["evaluate", f"--workdir={run}", *options]) == 2
+    error = capsys.readouterr().err
+    assert "--num_beams, --by_length, --metrics, --ensemble: the run tells labels" in error
+    assert main(["compare", str(run), str(run)]) == 2
+    assert "tells labels: there are no answers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("word", "cause"),
+    [
+        ("data.targets=text", "data.targets=text and model.head.kind=classifier do not fit"),
+        ("data.batching=packing", "choose +data.batching=buckets"),
+        ("tokenizer.joint=false", "choose +tokenizer.joint=true"),
+        ("evaluation.metrics=bleu", "labels are counted"),
+        ("train.best_metric=eval/bleu", "measured are +eval/loss, eval/accuracy, eval/macro_f1"),
+        ("model.encoder={'kind': 'none', 'source_prefix': True}", "reads one text a row"),
+        ("model.encoder.max_positions=31", "less than data.max_source_len . 1=32"),
+    ],
+)
+def test_configs_that_contradict_labels_are_refused(root, word, cause):
+    words = ["--config.data.dir=x", f"--config.{word}"]
+    if "source_prefix" in word:
+        words += ["--config.model.decoder={'kind': 'transformer'}"]
+    with pytest.raises(ConfigError, match=cause):
+        config.load(str(root / FILE), words)
 
 
 def test_a_tagger_learns_and_tells(root, folder, tmp_path):

@@ -81,13 +81,17 @@ def read_objects(
     for where, item in read_items(path):
         source = _value(item, fields[0], where=where, option="source_field")
         target = _value(item, fields[1], where=where, option="target_field")
-        if targets == "labels" and type(target) in (int, bool):
-            target = str(target).lower()
-        if targets == "tags":
+        if targets == "labels":
+            number = type(target) in (int, bool)
+            target = str(target).lower() if number else _text(target, fields[1], where=where)
+        elif targets == "tags":
             source, target = (
                 " ".join(_texts(side, field, where=where))
                 for side, field in zip((source, target), fields)
             )
+            words, tags = len(source.split()), len(target.split())
+            if words != tags:
+                raise DataError(f"{where} has {words} words and {tags} labels")
         more = item.get(references_field, []) if references_field else []
         texts = [
             *_texts(target, fields[1], where=where),

@@ -116,8 +116,8 @@ class LabelledRows:
 
     def __init__(self, tokenizer: BaseTokenizer, *, several: bool):
         self._starts = tokenizer.word_starts.copy() if several else None
-        if self._starts is not None and tokenizer.kind == "word":
-            self._starts[UNK_ID] = True  # there a token is a word
+        if self._starts is not None and tokenizer.kind in ("word", "wordpiece"):
+            self._starts[UNK_ID] = True  # a whole word
 
     def places(self, ids: Any) -> np.ndarray:
         """Columns of a row where a label of its text (ids without BOS, EOS) is told."""
@@ -165,7 +165,10 @@ class LabelledRows:
             if whole and len(places) != len(targets):
                 raise DataError(
                     f"a text has {len(places)} words and {len(targets)} labels",
-                    details=["words and labels are parted by single spaces, one label a word"],
+                    details=[
+                        "words and labels are parted by single spaces, one label a word",
+                        "WordPiece takes punctuation for words: part the text there too",
+                    ],
                 )
             count = min(len(places), len(targets), num_places)
             positions[row, :count] = places[:count]

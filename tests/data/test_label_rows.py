@@ -99,3 +99,9 @@ def test_numbers_and_lists_are_read_as_labels(tmp_path):
     (other / "train.jsonl").write_text('{"text": ["a", "b"], "label": ["O", "B"]}\n')
     cfg = DataConfig(**{**vars(cfg), "dir": str(other), "targets": "tags"})
     assert open_jsonl(cfg)["train"][0] == {"source": "a b", "target": "O B"}
+    (other / "train.jsonl").write_text('{"text": "a b", "label": "O"}\n')
+    with pytest.raises(DataError, match=r"train.jsonl line 1 has 2 words and 1 labels"):
+        open_jsonl(cfg)
+    (other / "train.jsonl").write_text('{"text": "a b", "label": ["x", "y"]}\n')
+    with pytest.raises(DataError, match="'label' is not text but list"):
+        open_jsonl(DataConfig(**{**vars(cfg), "targets": "labels"}))
