@@ -83,9 +83,7 @@ class TextLabeller:
         self.tells_words = labels.several
         self._tokenizer = tokenizer
         self._max_len = max_source_len
-        self._config = (decode_config or DecodeConfig()).replace(
-            num_beams=1, num_return_sequences=1
-        )
+        self._config = (decode_config or DecodeConfig()).plain(1)
         self._rows = LabelledRows(tokenizer, several=labels.several)
         self._log_probs = jax.jit(functools.partial(_log_probs, definition))
 

@@ -151,7 +151,7 @@ def _evaluate_labels(
     sources = [example["source"] for example in examples]
     found = labeller.log_probs(sources, progress=progress or (lambda count: None))
     report = label_report(found, targets, labeller.labels)
-    hypotheses = [label_names(row, labeller.labels) for row in found]
+    hypotheses = [one_line(label_names(row, labeller.labels)) for row in found]
     return {"split": split, **report, "examples": len(examples)}, examples, hypotheses
 
 

@@ -3,7 +3,6 @@
 from seqgen.data.batching import BatchInfo, Shape
 from seqgen.data.config import DataConfig, TokenizerConfig
 from seqgen.data.contiguous import TextSize
-from seqgen.data.labels import LabelTokenizer
 from seqgen.data.loader import TextData
 from seqgen.data.preparation import prepare
 from seqgen.data.sources import Pair, Source, open_splits
@@ -12,7 +11,6 @@ from seqgen.data.tokenizer_store import Tokenizers, load_tokenizers
 __all__ = [
     "BatchInfo",
     "DataConfig",
-    "LabelTokenizer",
     "Pair",
     "Shape",
     "Source",

@@ -7,6 +7,7 @@ import pytest
 from seqgen.data import DataConfig, TokenizerConfig, prepare, tokenizer_store
 from seqgen.data.config import ObjectiveConfig
 from seqgen.data.labels import LabelTokenizer
+from seqgen.errors import DataError
 
 LINES = ["zwei Männer schauen", "das Wasser ist kalt", "two mochas, please"] * 6
 
@@ -57,5 +58,8 @@ def test_a_vocabulary_taken_from_a_run_is_wrapped_as_one_that_is_learnt(
         assert taken.written is taken.source and not taken.joint
         one = tokenizer_store.take_vocabularies(kept, lowercase=False)
         assert one.target.fingerprint == taken.source.fingerprint, "labels are no vocabulary"
+        (folder / "jsonl" / "val.jsonl").write_text('{"source": "x", "target": "q"}')
+        with pytest.raises(DataError, match="no training example has the label 'q'"):
+            prepare(cfg, kept, workdir=None)
         return
     assert taken.joint and (taken.source is taken.target) == (source != "dialogue")
