@@ -13,9 +13,8 @@ from seqgen.nn.parameters import Definition
 from seqgen.training.carry import abstract_carry, enter
 from seqgen.training.config import TrainConfig
 from seqgen.training.sharding import Layout
-from seqgen.types import Array, Batch, MaskedBatch, Params, PyTree
+from seqgen.types import AnyBatch, Array, Params, PyTree
 
-AnyBatch = Batch | MaskedBatch
 LossFunction = Callable[..., tuple[Array, Any]]
 WEIGHT = "_weight"  # ends the name of the weight of a prediction beside that of the tokens
 
