@@ -15,6 +15,12 @@ from seqgen.training.signals import StopSignals
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "configs").rglob("*.py"))
+# Those that no other one resembles; the rest is trained by other tests here, and by `-m slow`.
+UNLIKE = {
+    *("reverse", "translation/tatoeba_enzh", "language_model/gpt2_small"),
+    *("language_model/wikitext2_lstm", "summarisation/debian_synopsis_warm"),
+    *("dialogue/schema_guided_transformer",),
+}
 WORDS = ("ein hund", "zwei hunde", "der mann", "die frau", "ein kind", "viele leute")
 
 
@@ -111,7 +117,18 @@ def train_tiny(path: pathlib.Path, corpora: tuple, workdir: pathlib.Path, *words
     return rows
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def recipe_name(path: pathlib.Path) -> str:
+    return path.relative_to(ROOT / "configs").with_suffix("").as_posix()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=() if recipe_name(path) in UNLIKE else pytest.mark.slow)
+        for path in FILES
+    ],
+    ids=recipe_name,
+)
 def test_tiny_form_trains(path, corpus, dialogues, tmp_path):
     silent = ("--config.evaluation.metrics=", "--config.evaluation.num_samples=0")
     corpora = corpus, dialogues
