@@ -8,6 +8,7 @@ from seqgen.models.checks import refuse_stateless
 
 LOSS_METRICS = ("loss", "perplexity", "token_accuracy")
 TEXT_METRICS = (*LOSS_METRICS, "bits_per_byte", "bits_per_char")  # of text without sources
+LABEL_METRICS = ("loss", "accuracy", "macro_f1")
 PAIR_METRICS = ("next_sentence_loss", "next_sentence_accuracy")
 
 
@@ -24,6 +25,7 @@ def check_corpus(cfg: Any) -> None:
     _check_contiguous(cfg)
     _check_objective(cfg)
     _check_dialogue(cfg)
+    _check_labels(cfg)
 
 
 def _check_sides(cfg: Any) -> None:
@@ -187,6 +189,38 @@ def _check_objective(cfg: Any) -> None:
                 ("either", "lower data.block_len or data.objective.rate"),
                 ("or", "raise data.objective.mean_span_length"),
             )
+
+
+def _check_labels(cfg: Any) -> None:
+    """Labels: what they need of the model, and what they would leave unread."""
+    data, head = cfg.data, cfg.model.head.kind
+    wanted = {"text": "tokens", "labels": "classifier", "tags": "tagger"}[data.targets]
+    if head != wanted:
+        fitting = {"tokens": "text", "classifier": "labels", "tagger": "tags"}[head]
+        refuse(
+            f"data.targets={data.targets} and model.head.kind={head} do not fit each other",
+            ("either", f"model.head.kind={wanted}"),
+            ("or", f"data.targets={fitting}"),
+        )
+    if not data.labelled:
+        return
+    now = f"data.targets={data.targets}"
+    if data.batching != "buckets":
+        refuse(f"{now} are put into rows of their own", ("choose", "data.batching=buckets"))
+    if data.source == "dialogue":
+        refuse(f"{now}: data.source=dialogue has replies", ("choose", "data.source=jsonl"))
+    if data.references_field:
+        refuse(f"{now} have no further references: data.references_field")
+    if not cfg.tokenizer.joint:
+        refuse(f"{now} leave one vocabulary, that of texts", ("choose", "tokenizer.joint=true"))
+    if cfg.evaluation.metrics not in ((), type(cfg.evaluation).metrics):
+        refuse(
+            "evaluation.metrics compares answers with references, and labels are counted",
+            ("measured are", ", ".join(LABEL_METRICS)),
+            ("choose", "evaluation.metrics=()"),
+        )
+    if cfg.train.teacher_forcing_rate < 1.0:
+        refuse(f"{now}: train.teacher_forcing_rate is for decoders that write text")
 
 
 def text_metrics(cfg: Any) -> tuple[str, ...]:

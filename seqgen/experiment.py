@@ -11,12 +11,14 @@ from typing import Any
 
 from seqgen import config as config_module
 from seqgen import config_schema, data, init_rules, warm_start
-from seqgen.building import SCORING_DTYPE, build_definition, make_generator
+from seqgen.building import SCORING_DTYPE, build_definition, make_generator, make_labeller
 from seqgen.config import Config
 from seqgen.errors import ConfigError, SeqgenError
 from seqgen.evaluation import evaluators
+from seqgen.evaluation.labels import labelled_evaluator
 from seqgen.evaluation.line_statistics import require_tokenizer
 from seqgen.inference import Generator
+from seqgen.labelling import TextLabeller
 from seqgen.models.checks import check_reads_sources
 from seqgen.nn.parameters import Definition
 from seqgen.run_evaluation import pick_split
@@ -246,6 +248,8 @@ def _evaluators(
     @functools.cache
     def combined() -> evaluators.Evaluator:
         definition = trained().base
+        if cfg.data.labelled:
+            return _label_evaluator(cfg, text, definition, text.examples(split, limit), stop)
         eval_step = make_eval_step(
             definition,
             train_cfg=cfg.train,
@@ -284,6 +288,29 @@ def _evaluators(
         return values, [dataclasses.asdict(sample) for sample in samples]
 
     return [evaluate_run]
+
+
+def _label_evaluator(
+    cfg: Config,
+    text: data.TextData,
+    definition: Definition,
+    examples: list[data.Pair],
+    stop: StopSignals,
+) -> evaluators.Evaluator:
+    made: list[TextLabeller] = []  # with the first parameters, then given new ones
+
+    def tell(params: Params, texts: Sequence[str]) -> Sequence[Any]:
+        if not made:
+            made.append(make_labeller(cfg, definition, params, text.tokenizers))
+        made[0].params = params
+        try:
+            return made[0].log_probs(texts, progress=lambda count: stop.check())
+        finally:
+            made[0].params = {}  # as in `_evaluators`
+
+    labels = text.tokenizers.labels
+    targets = labels.of_examples(examples)
+    return labelled_evaluator(tell, examples, targets, labels.labels, cfg.evaluation)
 
 
 def _model_line(definition: Definition, text: data.TextData) -> str:

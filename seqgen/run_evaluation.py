@@ -8,9 +8,10 @@ import jax
 
 from seqgen import companions, data
 from seqgen.building import SCORING_DTYPE
-from seqgen.errors import ConfigError, DataError
+from seqgen.errors import ConfigError, DataError, refuse
 from seqgen.evaluation import evaluators
 from seqgen.evaluation.config import METRICS
+from seqgen.evaluation.labels import label_names, label_report
 from seqgen.evaluation.line_statistics import require_tokenizer
 from seqgen.runs import Run, add_draft, check_shortlist, join
 from seqgen.texts import one_line
@@ -56,11 +57,12 @@ def evaluate(
     Returns:
       The report (see `evaluation.evaluators.split_report`), the examples, the hypotheses (each on
       one line, as they are scored and as they are written). Of a run on text without sources:
-      `text_report`, and two empty lists.
+      `text_report`, and two empty lists. Of one that tells labels: 'split', the names of
+      `evaluation.labels.label_report` and 'examples'; the examples; their labels as text.
 
     Raises:
       ConfigError: no such run or checkpoint, or an option of the search that is not known, out of
-        range or not read; see also `load`.
+        range or not read; an option of answers for a run that tells labels; see also `load`.
       DataError: no such split.
     """
     enable_compile_cache()
@@ -69,6 +71,10 @@ def evaluate(
     opened = [Run.open(path, compute_dtype=compute_dtype) for path in paths]
     run = opened[0]
     cfg = run.config
+    if cfg.data.labelled:
+        options = {"overrides": overrides, "metrics": metrics, "quantize": quantize != "none"}
+        options |= {"shortlist": shortlist, "draft": draft, "an ensemble": len(opened) > 1}
+        _refuse_options(run, [name for name, given in options.items() if given])
     rules = cfg.evaluation
     require_tokenizer(rules)
     if base_metrics is None:
@@ -77,6 +83,8 @@ def evaluate(
     if split is None:
         split = "test" if any(name.startswith("test") for name in text.splits) else "val"
     split = pick_split(split, text.splits)
+    if cfg.data.labelled:
+        return _evaluate_labels(run, text, split, checkpoint=checkpoint, progress=progress)
     if len(opened) > 1 and (cfg.data.streams or cfg.data.objective.name != "causal"):
         raise ConfigError(
             "an ensemble is measured on pairs, and on plain text in blocks",
@@ -126,6 +134,33 @@ def evaluate(
         metrics=tuple(dict.fromkeys((*base_metrics, *metrics))),
     )
     return report, examples, hypotheses
+
+
+def _evaluate_labels(
+    run: Run,
+    text: data.TextData,
+    split: str,
+    *,
+    checkpoint: str | int,
+    progress: Callable[[int], None] | None,
+) -> tuple[dict[str, Any], list[data.Pair], list[str]]:
+    """`evaluate` of a run that tells labels."""
+    examples = text.examples(split)
+    targets = run.tokenizers.labels.of_examples(examples)
+    labeller = run.labeller(run.params(checkpoint))
+    sources = [example["source"] for example in examples]
+    found = labeller.log_probs(sources, progress=progress or (lambda count: None))
+    report = label_report(found, targets, labeller.labels)
+    hypotheses = [one_line(label_names(row, labeller.labels)) for row in found]
+    return {"split": split, **report, "examples": len(examples)}, examples, hypotheses
+
+
+def _refuse_options(run: Run, given: Sequence[str]) -> None:
+    if given:
+        refuse(
+            f"{', '.join(given)}: {run.path} tells labels, and nothing is decoded",
+            ("measured are", "loss, accuracy, macro F1, F1 of each label"),
+        )
 
 
 def pick_split(wanted: str, splits: Iterable[str]) -> str:

@@ -12,17 +12,20 @@ from seqgen.building import (
     SCORING_DTYPE,
     build_definition,
     make_generator,
+    make_labeller,
     position_limit,
     reads_prompts,
 )
 from seqgen.config import Config
 from seqgen.decoding.shortlist import Shortlist
-from seqgen.errors import ConfigError
+from seqgen.errors import ConfigError, refuse
 from seqgen.filling import Filler
 from seqgen.inference import Generator
+from seqgen.labelling import TextLabeller
 from seqgen.models.config import NoDecoderConfig
 from seqgen.nn.parameters import Definition
 from seqgen.nn.quantization import inference_params
+from seqgen.refusals import refuse_call
 from seqgen.shortlists import open_shortlist
 from seqgen.training.checkpoint_reader import CheckpointReader, FoundParams
 from seqgen.training.compilation import enable_compile_cache
@@ -100,8 +103,9 @@ class Run:
         """Text in, text out, with `params`; see `load` for `quantize`.
 
         Raises:
-          ConfigError: an unknown `quantize`, or a masked language model.
+          ConfigError: an unknown `quantize`, a masked language model, or a run that tells labels.
         """
+        self.check_tells_tokens()
         if isinstance(self.config.model.decoder, NoDecoderConfig):
             raise ConfigError(
                 f"{self.path} is a masked language model, which writes no text",
@@ -114,6 +118,15 @@ class Run:
             self.tokenizers,
             shortlist=shortlist,
         )
+
+    def check_tells_tokens(self) -> None:
+        """Refuse a run that tells labels where text is wanted.
+
+        Raises:
+          ConfigError: it says how labels are had.
+        """
+        if self.config.data.labelled:
+            refuse_call("labeller", "write or fill text", run=str(self.path))
 
     def filler(self, params: Params, *, quantize: str = "none") -> Filler:
         """A masked language model with `params`; see `load` for `quantize`.
@@ -141,6 +154,21 @@ class Run:
             compute_dtype=self.compute_dtype,
             int8=quantize == "int8",
         )
+
+    def labeller(self, params: Params) -> TextLabeller:
+        """Text in, labels out, with `params`.
+
+        Raises:
+          ConfigError: a run that tells no labels.
+        """
+        if not self.config.data.labelled:
+            refuse(
+                f"{self.path} tells no labels: data.targets={self.config.data.targets}",
+                ("in Python", "seqgen.load(run)"),
+                ("a labeller", "train configs/classification/*.py"),
+            )
+        params = self._inference_params(params, "none")
+        return make_labeller(self.config, self.definition, params, self.tokenizers)
 
     def prepare(self, data_dir: str | None = None) -> data.TextData:
         """The corpus that the run was trained on; `data_dir`: where it is now, if it was moved.
@@ -198,8 +226,8 @@ def load(
         checks several at once: the same greedy text in fewer passes.
 
     Raises:
-      ConfigError: there is no run or no such checkpoint, an option is not known, or the runs do
-        not share a vocabulary.
+      ConfigError: there is no run or no such checkpoint, an option is not known, the runs do not
+        share a vocabulary, or one tells labels (see `load_labeller`).
       CheckpointError: no checkpoint can be used.
       DataError: a shortlist is wanted, and cannot be learnt or belongs to other tokenizers.
     """
@@ -207,6 +235,8 @@ def load(
     paths = [workdir] if isinstance(workdir, str | pathlib.Path) else list(workdir)
     check_shortlist(shortlist, num_runs=len(paths), draft=draft)
     opened = [Run.open(path, compute_dtype=compute_dtype) for path in paths]
+    for run in opened:
+        run.check_tells_tokens()
     run = opened[0]
     if len(opened) == 1 and draft is None and isinstance(run.config.model.decoder, NoDecoderConfig):
         run.shortlist(shortlist)  # refused
@@ -218,6 +248,27 @@ def load(
         read = [run.params(checkpoint) for run in opened]
         answering = join(opened, read, quantize=quantize, ensemble_mean=ensemble_mean)
     return answering if draft is None else add_draft(answering, opened[0], draft, quantize)
+
+
+def load_labeller(
+    workdir: str | pathlib.Path,
+    *,
+    checkpoint: str | int = "best",
+    compute_dtype: str = SCORING_DTYPE,
+) -> TextLabeller:
+    """A trained classifier or tagger, ready to label text.
+
+    Args:
+      workdir: the run directory.
+      checkpoint, compute_dtype: see `load`.
+
+    Raises:
+      ConfigError: there is no run or no such checkpoint, or the run tells no labels.
+      CheckpointError: no checkpoint can be used.
+    """
+    enable_compile_cache()
+    run = Run.open(workdir, compute_dtype=compute_dtype)
+    return run.labeller(run.params(checkpoint))
 
 
 def check_shortlist(shortlist: int, *, num_runs: int, draft: str | pathlib.Path | None) -> None:

@@ -42,6 +42,7 @@ def corpus(tmp_path_factory) -> pathlib.Path:
         pairs = ((WORDS[i % 6], WORDS[(i // 6 + i) % 6]) for i in range(size))
         rows = (
             {"source": f"{a} sees {b} .", "target": b, "references": [b, f"{a} and {b}"]}
+            | {"text": f"{a} sees {b} .", "label": "person" if "ein" in b else "other"}
             for a, b in pairs
         )
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -67,6 +68,7 @@ def dialogues(tmp_path_factory) -> pathlib.Path:
 
 # Recipe -> the recipes whose runs it begins with; each may take over the vocabulary of the first.
 BEGINNINGS = {
+    "toxicity_bert": {"bert": "masked_lm/bert_small"},
     "debian_synopsis_warm": {
         "bert": "masked_lm/bert_small",
         "gpt": "language_model/wikitext2_gpt",

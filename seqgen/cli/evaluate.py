@@ -30,7 +30,8 @@ def add_parser(verbs: Any) -> None:
         verbs,
         "evaluate",
         summary="Score a finished run: loss, perplexity, token accuracy, exact match, BLEU, chrF, "
-        "TER, and the metrics of its config; of a language model on plain text, bits per byte.",
+        "TER, and the metrics of its config; of a language model on plain text, bits per byte; of "
+        "a classifier or tagger, accuracy and F1.",
         examples=EXAMPLES,
         run=run,
     )
@@ -100,8 +101,8 @@ def run(args: argparse.Namespace) -> int:
 
     cfg = config.read_json(workdirs[0] / "config.json")
     options = search_options(args)
-    if cfg.data.contiguous:
-        _refuse_answers(args)
+    if cfg.data.contiguous or cfg.data.labelled:
+        _refuse_answers(args, labelled=cfg.data.labelled)
     if args.three_ways:  # what may fail fails before the work is done
         scores.require_moses()
     with contextlib.ExitStack() as stack:
@@ -134,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
         facts["ensemble_mean"] = args.ensemble_mean or "probs"
     if args.draft is not None:
         facts["draft"] = str(args.draft)
-    if not cfg.data.contiguous:
+    if not (cfg.data.contiguous or cfg.data.labelled):
         facts |= beam_facts(cfg, options)
     result = {**report, **facts}
     references = [references_of(example) for example in examples]
@@ -154,7 +155,7 @@ def run(args: argparse.Namespace) -> int:
     ways = result.pop("three_ways", {})
     spans = result.pop("intervals", {})  # text without sources has none
     rows = []
-    for name, value in result.items():
+    for name, value in _flat(result):
         text = table.format_value(name, value) if type(value) is float else str(value)
         rows.append((name, text + table.format_interval(name, spans.get(name))))
     for name, row in ways.items():
@@ -168,24 +169,37 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-_OF_ANSWERS = (
-    *("num_beams", "length_penalty", "shortlist", "draft"),
-    *("output", "by_length", "three_ways"),
+def _flat(result: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The values, those by label each under a name of its own."""
+    rows = []
+    for name, value in result.items():
+        inner = value.items() if isinstance(value, dict) else [("", value)]
+        rows += [(f"{name} {key}".rstrip(), one) for key, one in inner]
+    return rows
+
+
+# Options about decoded lines.
+_OF_ANSWERS = ("num_beams", "length_penalty", "shortlist", "draft", "by_length", "three_ways")
+# Of runs without such lines: what they are, what else cannot be asked of them, what is measured.
+_WITHOUT_SOURCES = (
+    "is of text without sources",
+    ("metrics", "output"),
+    "loss, perplexity, token accuracy, bits per byte and character",
 )
+_LABELS = ("tells labels", ("metrics", "ensemble"), "loss, accuracy, macro F1, F1 of each label")
 
 
-def _refuse_answers(args: argparse.Namespace) -> None:
-    """Refuse options about decoded lines, of which text without sources has none."""
+def _refuse_answers(args: argparse.Namespace, *, labelled: bool) -> None:
+    """Refuse options about decoded lines, of which labels and text without sources have none."""
+    kind, others, measured = _LABELS if labelled else _WITHOUT_SOURCES
     given = [f"--{name}" for name in _OF_ANSWERS if getattr(args, name) not in (None, False)]
-    given += ["--metrics"] if args.metrics else []
+    given += [f"--{name}" for name in others if getattr(args, name)]
     if args.quantize != "none":
         given.append(f"--quantize={args.quantize}")
     if given:
         raise ConfigError(
-            f"{', '.join(given)}: the run is of text without sources, and nothing is decoded",
-            details=[
-                "measured are   loss, perplexity, token accuracy, bits per byte and character"
-            ],
+            f"{', '.join(given)}: the run {kind}, and nothing is decoded",
+            details=[f"measured are   {measured}"],
         )
 
 

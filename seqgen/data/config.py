@@ -12,6 +12,7 @@ SOURCE_NAMES = (
 CONTIGUOUS = ("blocks", "streams")
 OBJECTIVES = ("causal", "masked", "span_corruption", "denoising", "prefix")
 NUM_SENTINELS = 100
+TARGETS = ("text", "labels", "tags")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +128,12 @@ class DataConfig:
         help="the same for the output text; in jsonl also a list of texts, of which training reads "
         "the first and scoring all",
     )
+    targets: str = option(
+        "text",
+        choices=TARGETS,
+        help="what the output side is: text, one label (text or number), or a label for every word "
+        "of the input, both parted by spaces (jsonl: or lists)",
+    )
     references_field: str = option(
         "", help="jsonl: field of further texts to score against, a list, in lines that have it"
     )
@@ -237,6 +244,11 @@ class DataConfig:
     def contiguous(self) -> bool:
         """Whether batches hold one running text without sources, and not pairs."""
         return self.batching in CONTIGUOUS
+
+    @property
+    def labelled(self) -> bool:
+        """Whether targets are labels."""
+        return self.targets != "text"
 
     @property
     def streams(self) -> bool:

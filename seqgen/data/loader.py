@@ -1,5 +1,6 @@
 """A corpus ready for training and evaluation: batches by number, made ahead by a thread."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -9,12 +10,13 @@ from seqgen.data.config import DataConfig
 from seqgen.data.contiguous import ContiguousText, TextSize, cut, eval_windows, text_shape
 from seqgen.data.control_tokens import ControlTokenizer
 from seqgen.data.dialogue_tokenizer import DialogueTokenizer
+from seqgen.data.labels import LabelledRows
 from seqgen.data.objectives import PretrainingText
 from seqgen.data.sources import Pair, Source, make_pair
 from seqgen.data.token_cache import TokenizedSplit, read_all, tokenize_split
 from seqgen.data.tokenizer import utf8
 from seqgen.data.tokenizer_store import Tokenizers
-from seqgen.data.training_set import TrainingSet, eval_plan, overlong, pair_ids
+from seqgen.data.training_set import Assemble, TrainingSet, eval_plan, overlong, pair_ids
 from seqgen.errors import DataError
 from seqgen.types import UNK_ID, AnyBatch, nearest
 
@@ -183,7 +185,7 @@ class TextData:
         for index in range(plan.batches_per_epoch):
             placed = plan.locate(index)
             pairs = [pair_ids(ids, int(i), self.cfg) for i in placed.examples]
-            yield assemble(placed.shape, pairs, rows=placed.rows)
+            yield self._assemble(placed.shape, pairs, rows=placed.rows)
 
     def examples(self, split: str, max_examples: int = 0) -> list[Pair]:
         """Raw text of the first `max_examples` (0 = all) pairs of a split, in order.
@@ -199,8 +201,11 @@ class TextData:
         case = str.lower if self.cfg.lowercase else str
         # Of a dialogue, the names of the speakers stay as they are.
         source_case = str if self.cfg.source == "dialogue" else case
+        target_case = str if self.cfg.labelled else case
         return [
-            make_pair(source_case(p["source"]), [*map(case, p.get("references", [p["target"]]))])
+            make_pair(
+                source_case(p["source"]), [*map(target_case, p.get("references", [p["target"]]))]
+            )
             for p in pairs
         ]
 
@@ -238,7 +243,7 @@ class TextData:
             ids = self.tokenized("train")
             sample = self._sample if self._sampling else None
             if not self.cfg.contiguous:
-                self._training = TrainingSet(ids, self.cfg, sample=sample)
+                self._training = TrainingSet(ids, self.cfg, sample=sample, assemble=self._assemble)
             elif self.cfg.objective.name == "causal":
                 self._training = ContiguousText(ids.target_ids, self.cfg)
             else:
@@ -251,6 +256,14 @@ class TextData:
             "pad_fraction": self._training.pad_fraction(plan),
         }
         return self._training, plan
+
+    @functools.cached_property
+    def _assemble(self) -> Assemble:
+        if not self.cfg.labelled:
+            return assemble
+        rows = LabelledRows(self.source_tokenizer, several=self.cfg.targets == "tags")
+        limits = (self.cfg.max_source_len - 1, self.cfg.max_target_len - 1)
+        return functools.partial(rows.assemble, limits=limits)
 
     def _marking(self) -> ControlTokenizer:
         assert isinstance(self.target_tokenizer, ControlTokenizer), "objectives have marks"

@@ -6,6 +6,7 @@ from seqgen.models.causal_lm import CausalLM
 from seqgen.models.checks import check_model
 from seqgen.models.config import ModelConfig, NoDecoderConfig, NoEncoderConfig
 from seqgen.models.encoder_decoder import EncoderDecoder
+from seqgen.models.labelled import DecoderLabeller, EncoderLabeller
 from seqgen.models.masked_lm import MaskedLM
 from seqgen.nn.parameters import Definition
 
@@ -25,7 +26,10 @@ def build_model(
       ConfigError: if the config contradicts itself or the vocabularies (`check_model`).
     """
     model: Any = EncoderDecoder
-    if isinstance(config.decoder, NoDecoderConfig):
+    if config.tells_labels:
+        alone = isinstance(config.encoder, NoEncoderConfig)
+        model = DecoderLabeller if alone else EncoderLabeller
+    elif isinstance(config.decoder, NoDecoderConfig):
         model = MaskedLM
     elif isinstance(config.encoder, NoEncoderConfig):
         model = CausalLM

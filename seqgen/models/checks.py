@@ -17,18 +17,9 @@ from seqgen.models.config import (
     TransformerDecoderConfig,
     TransformerEncoderConfig,
 )
+from seqgen.models.position_checks import check_positions
 from seqgen.nn.linear_recurrence import LinearCell
 from seqgen.nn.recurrent import build_cell
-from seqgen.nn.rotary import BY_WAVELENGTH
-
-# Option: what decides whether it is read, and by which choices.
-_POSITION_READERS = {
-    "rotary_base": ("positions", ("rotary",)),
-    "rotary_scaling": ("positions", ("rotary",)),
-    "rotary_original_len": ("rotary_scaling", BY_WAVELENGTH),
-    "relative_buckets": ("positions", ("relative",)),
-    "relative_max_distance": ("positions", ("relative",)),
-}
 
 
 def check_model(
@@ -39,6 +30,7 @@ def check_model(
     max_source_len: int = 0,
     max_target_len: int = 0,
     block_len: int = 0,
+    labelled_len: int = 0,
 ) -> None:
     """Refuse an architecture that cannot be built; sizes that are not known yet are left out.
 
@@ -68,13 +60,16 @@ def check_model(
     longest_source = ("data.max_source_len", max_source_len)
     if block_len:
         longest_source = longest_row = ("data.block_len", block_len)
+    if config.tells_labels:
+        _check_head(config)
+        longest_source = longest_row = ("data.max_source_len + 1", labelled_len)
     for side, part, longest in (
         ("encoder", encoder, longest_source),
         ("decoder", config.decoder, longest_row),
     ):
         if isinstance(part, TransformerEncoderConfig | TransformerDecoderConfig):
             _check_heads(f"model.{side}", part, config.embed_dim)
-            _check_positions(f"model.{side}", part, config.embed_dim, longest)
+            check_positions(f"model.{side}", part, config.embed_dim, longest)
     if isinstance(config.decoder, RecurrentDecoderConfig):
         own = ":" in encoder.kind  # the user's class: its widths show when it is built
         dims = None if own else encoded_dims(encoder, config.embed_dim)
@@ -84,9 +79,13 @@ def check_model(
 def check_reads_sources(config: ModelConfig) -> None:
     """Refuse a model that has no place for the sources of the data it would be trained on.
 
+    What tells labels reads its texts in any one stack.
+
     Raises:
       ConfigError: it has no encoder, and its rows hold no sources either; or it has no decoder.
     """
+    if config.tells_labels:
+        return
     if isinstance(config.decoder, NoDecoderConfig):
         refuse(
             "model.decoder.kind=none: a masked language model has no place for pairs",
@@ -153,6 +152,22 @@ def _check_no_decoder(config: ModelConfig) -> None:
         refuse(
             "model.tie_embeddings=all shares the decoder's embedding, and there is no decoder",
             ("choose", "model.tie_embeddings=target_output, or none"),
+        )
+
+
+def _check_head(config: ModelConfig) -> None:
+    both = not isinstance(config.decoder, NoDecoderConfig)
+    if both and not isinstance(config.encoder, NoEncoderConfig):
+        refuse(
+            f"model.head.kind={config.head.kind} stands above one stack, and there are two",
+            ("either", "model.decoder.kind=none: an encoder alone"),
+            ("or", "model.encoder.kind=none: a decoder alone"),
+        )
+    if getattr(config.encoder, "source_prefix", False):
+        refuse(
+            f"model.head.kind={config.head.kind} reads one text a row, and "
+            "model.encoder.source_prefix=true is for two",
+            ("choose", "model.encoder.source_prefix=false"),
         )
 
 
@@ -291,54 +306,6 @@ def _check_heads(where: str, part: Any, width: int) -> None:
         refuse(
             f"{where}.num_kv_heads={groups} does not divide {where}.num_heads={part.num_heads}",
             ("choose", f"one of {', '.join(map(str, _divisors(part.num_heads)))}, or none"),
-        )
-
-
-def _check_positions(where: str, part: Any, width: int, longest: tuple[str, int]) -> None:
-    if part.positions == "rotary" and (width // part.num_heads) % 2:
-        refuse(
-            f"rotary positions need an even head width, not {width // part.num_heads}",
-            ("head width", f"model.embed_dim={width} / {where}.num_heads={part.num_heads}"),
-        )
-    for name, (chooser, names) in _POSITION_READERS.items():
-        value, chosen = getattr(part, name), getattr(part, chooser)
-        if value != getattr(type(part), name) and chosen not in names:
-            refuse(
-                f"{where}.{name}={value} would be ignored by {where}.{chooser}={chosen}",
-                ("choose", f"{where}.{chooser}={' or '.join(names)}"),
-            )
-    _check_rotary(where, part)
-    exact = part.relative_buckets // (4 if isinstance(part, TransformerEncoderConfig) else 2)
-    if part.positions == "relative" and part.relative_max_distance <= exact:
-        refuse(
-            f"{where}.relative_max_distance={part.relative_max_distance} leaves no distances for "
-            f"the wide ones of {where}.relative_buckets={part.relative_buckets}",
-            ("choose", f"{where}.relative_max_distance above {exact}, or fewer buckets"),
-        )
-    if part.positions == "sinusoidal" and width % 2:
-        refuse(f"sinusoidal positions need an even model.embed_dim, not {width}")
-    field, length = longest
-    if part.positions == "learned" and part.max_positions < length:
-        refuse(
-            f"{where}.max_positions={part.max_positions} is less than {field}={length}",
-            ("either", f"raise {where}.max_positions, or lower {field}"),
-            ("or", f"{where}.positions=sinusoidal, which has no limit"),
-        )
-
-
-def _check_rotary(where: str, part: Any) -> None:
-    scaled = part.rotary_scaling != "none"
-    if scaled != (part.rotary_factor != 1.0):
-        refuse(
-            f"{where}.rotary_scaling={part.rotary_scaling} with "
-            f"{where}.rotary_factor={part.rotary_factor:g} changes nothing",
-            ("either", f"{where}.rotary_factor=4 or whatever the texts are longer by"),
-            ("and", f"{where}.rotary_scaling=linear, ntk, yarn or llama3; or neither"),
-        )
-    if part.rotary_scaling in BY_WAVELENGTH and part.rotary_original_len is None:
-        refuse(
-            f"{where}.rotary_scaling={part.rotary_scaling} must know the length of training before",
-            ("set", f"{where}.rotary_original_len"),
         )
 
 
