@@ -126,6 +126,13 @@ CONTRADICTIONS = {
         decoder={"kind": "gru", "attention": "none", "bridge": "zero"},
         train={"teacher_forcing_rate": 0.5},
     ),
+    "copy=true needs one vocabulary": {
+        "model": {"decoder": {"copy": True}},
+        "tokenizer": {"joint": False},
+    },
+    "not built for decoders": recurrent(
+        decoder={"copy": True}, train={"teacher_forcing_rate": 0.5}
+    ),
     "tokenizer.path": {"tokenizer": {"kind": "given"}},
     "sampling_alpha": {"tokenizer": {"kind": "byte", "sampling_alpha": 0.1}},
     "same layers": recurrent({"hidden_dim": 8}, {"bridge": "copy"}),

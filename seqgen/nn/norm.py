@@ -100,7 +100,7 @@ def build_norm(
     kind: str, dim: int, *, use_bias: bool = True, epsilon: float | None = None
 ) -> LayerNorm | RMSNorm:
     """The norm that a config names: 'layernorm' or 'rmsnorm'; None is its own usual epsilon."""
-    options = {} if epsilon is None else {"epsilon": epsilon}
+    options: dict[str, Any] = {} if epsilon is None else {"epsilon": epsilon}
     if kind == "rmsnorm":
         return RMSNorm(dim, **options)
     if kind == "layernorm":

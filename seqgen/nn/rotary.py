@@ -70,9 +70,11 @@ class RotaryRule:
 
     def _yarn_share(self, half: int) -> np.ndarray:
         """How far each pair keeps its pace: a ramp over the number of the pair."""
+        length = self.original_len
+        assert length is not None
 
         def pair_that_turns(times: float) -> float:
-            turns = self.original_len / (2 * math.pi * times)
+            turns = length / (2 * math.pi * times)
             return half * math.log(turns) / math.log(self.base)
 
         fast, seldom = _YARN_TURNS
