@@ -5,6 +5,7 @@ from typing import Any
 from seqgen.models.causal_lm import CausalLM
 from seqgen.models.checks import check_model
 from seqgen.models.config import ModelConfig, NoDecoderConfig, NoEncoderConfig
+from seqgen.models.copying import CopyingEncoderDecoder
 from seqgen.models.encoder_decoder import EncoderDecoder
 from seqgen.models.masked_lm import MaskedLM
 from seqgen.nn.parameters import Definition
@@ -24,7 +25,8 @@ def build_model(
     Raises:
       ConfigError: if the config contradicts itself or the vocabularies (`check_model`).
     """
-    model: Any = EncoderDecoder
+    copies = getattr(config.decoder, "copy", False)
+    model: Any = CopyingEncoderDecoder if copies else EncoderDecoder
     if isinstance(config.decoder, NoDecoderConfig):
         model = MaskedLM
     elif isinstance(config.encoder, NoEncoderConfig):

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import jax
 
+from seqgen.losses import Mixture
 from seqgen.types import Array, Batch, Encoded, PyTree, Sequences
 
 
@@ -14,7 +15,7 @@ class DecodeOutput:
     """What `extend` gives for T new tokens.
 
     Attributes:
-      hidden: [R, T, D] states ready for `output_logits`.
+      hidden: [R, T, D] states ready for `output_logits` (wider where the model copies).
       attention: [R, T, S] weights over the source (heads averaged, last layer), or None.
     """
 
@@ -32,6 +33,9 @@ class Prediction:
       bias: [V] or None.
       labels: int32 [B, T].
       weights: float32 [B, T], 0 where a place does not count.
+      mixture: a second way to the labels (copying), or None.
+      coverage: float32 [B, T], what is attended to once more (See et al. 2017, equation 12), for
+        the training loss; or None.
     """
 
     hidden: Array
@@ -39,6 +43,8 @@ class Prediction:
     bias: Array | None
     labels: Array
     weights: Array
+    mixture: Mixture | None = None
+    coverage: Array | None = None
 
 
 class Encoder(Protocol):
