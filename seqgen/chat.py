@@ -4,9 +4,10 @@ import dataclasses
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, Protocol
 
 from seqgen.data.chat_template import ChatTemplate, Turn, history_line
+from seqgen.data.dialogue_tokenizer import DialogueTokenizer
 from seqgen.errors import DataError, labelled, refuse
 from seqgen.streaming import TextStream
 from seqgen.texts import Hypothesis
@@ -114,10 +115,9 @@ def chat_form(
     Raises:
       ConfigError: the run is about anything but text or dialogues; it says what to do instead.
     """
-    template = getattr(source, "template", None)
-    if isinstance(template, ChatTemplate) and not reads_prompts:
-        return DialogueForm(template)
-    if reads_prompts and getattr(target, "multiline", False):
+    if isinstance(source, DialogueTokenizer) and not reads_prompts:
+        return DialogueForm(source.template)
+    if reads_prompts and target.multiline:
         return LineForm()
     return refuse(
         "this run was not trained on dialogues, and a conversation is nothing to it",
@@ -126,18 +126,21 @@ def chat_form(
     )
 
 
-class Conversing:
-    """`chat` of whatever answers texts; see `inference.Generator` for the other methods."""
+class Conversing(Protocol):
+    """`chat` of whatever answers texts; `inference.Generator` has what it asks for."""
 
-    source_tokenizer: Tokenizer
-    target_tokenizer: Tokenizer
-    reads_prompts: bool
+    @property
+    def source_tokenizer(self) -> Tokenizer: ...
 
-    def generate(self, texts: Sequence[str], **overrides: Any) -> list[list[Hypothesis]]:
-        raise NotImplementedError
+    @property
+    def target_tokenizer(self) -> Tokenizer: ...
 
-    def stream_text(self, text: str, **overrides: Any) -> TextStream:
-        raise NotImplementedError
+    @property
+    def reads_prompts(self) -> bool: ...
+
+    def generate(self, texts: Sequence[str], **overrides: Any) -> list[list[Hypothesis]]: ...
+
+    def stream_text(self, text: str, **overrides: Any) -> TextStream: ...
 
     @functools.cached_property
     def chat_form(self) -> DialogueForm | LineForm:
@@ -183,18 +186,6 @@ class Conversing:
         form = self.chat_form
         line = form.line(history, system=system)
         return self.stream_text(line, **{**form.options, **options})
-
-    def fill(self, *args: Any, **options: Any) -> NoReturn:
-        """Refused: only a masked language model (`filling.Filler`) fills hidden tokens.
-
-        Raises:
-          ConfigError: always, and says what to call instead.
-        """
-        refuse(
-            "this run is no masked language model, and cannot fill hidden tokens",
-            ("it answers", "texts: seqgen generate, or model.generate([...])"),
-            ("to fill", "train configs/masked_lm/*.py"),
-        )
 
 
 def _texts(history: Conversed) -> list[str] | None:

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from seqgen.decoding.ensemble import MEANS, EnsembleDefinition
+from seqgen.decoding.rescoring import log_probs_of, map_chunks
+from seqgen.decoding.short_sources import ShortSourceDefinition
 from seqgen.errors import ConfigError
 from seqgen.inference import Generator
 from seqgen.metrics import WeightedMean
 from seqgen.types import Array, Batch, Params
-
-_CHUNK = 8  # target positions whose [B, chunk, V] logits are held at once
 
 
 def join(generators: Sequence[Generator], names: Sequence[str], *, mean: str) -> Generator:
@@ -49,27 +49,27 @@ def join(generators: Sequence[Generator], names: Sequence[str], *, mean: str) ->
 def with_draft(generator: Generator, draft: Generator, names: tuple[str, str]) -> Generator:
     """`generator`, to which `draft` proposes tokens; `names` are what errors call the two.
 
+    A source that is too long for the draft is cut for it, as for any model: its proposals get
+    worse, the answers stay the other one's own.
+
     Raises:
-      ConfigError: they do not read and write the same tokens, or the draft's position table is too
-        short for a source that the other one can read.
+      ConfigError: they do not read and write the same tokens.
     """
     check_same_tokens(generator, draft, names=names, what="speculative decoding")
-    (wanted, target_limit), (limit, _) = generator.limits, draft.limits
-    if limit is not None and (wanted is None or limit < wanted) and not generator.reads_prompts:
-        raise ConfigError(
-            f"the draft {names[1]} reads sources of {limit} tokens at most",
-            details=[f"{names[0]}   reads {wanted or 'any number of'} tokens"],
-        )
+    max_source_len, max_target_len = generator.limits
+    proposing: Any = draft.definition
+    if draft.limits[0] is not None and not draft.reads_prompts:
+        proposing = ShortSourceDefinition(proposing, draft.limits[0])
     return Generator(
         generator.definition,
         generator.params,
         generator.source_tokenizer,
         generator.target_tokenizer,
         generator.decode_config,
-        max_source_len=wanted,
-        max_target_len=target_limit,
+        max_source_len=max_source_len,
+        max_target_len=max_target_len,
         reads_prompts=generator.reads_prompts,
-        draft=(draft.definition, draft.params),
+        draft=(proposing, draft.params),
     )
 
 
@@ -109,31 +109,21 @@ def check_same_tokens(
 def make_eval_step(
     definition: EnsembleDefinition,
 ) -> Callable[[Params, Any], Mapping[str, WeightedMean]]:
-    """A jitted step that measures a batch as `training.loss.make_eval_step` does: nll, accuracy."""
+    """A jitted step that measures a batch as `training.loss.make_eval_step`: 'loss', 'accuracy'."""
 
     @jax.jit
     def eval_step(params: Params, batch: Batch) -> dict[str, WeightedMean]:
         model: Any = definition.bind(params)
-        hidden = model(batch)
-        pad = -hidden.shape[1] % _CHUNK
 
-        def chunked(x: Array) -> Array:
-            x = jnp.pad(x, ((0, 0), (0, pad)) + ((0, 0),) * (x.ndim - 2))
-            return x.swapaxes(0, 1).reshape(-1, _CHUNK, x.shape[0], *x.shape[2:])
+        def measure(hidden: Array, labels: Array) -> tuple[Array, Array]:
+            logits = model.output_logits(hidden)
+            return log_probs_of(labels[..., None], logits)[..., 0], logits.argmax(-1) == labels
 
-        def measure(chunk: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-            hidden, labels, weights = chunk
-            log_probs = jax.nn.log_softmax(model.output_logits(hidden), axis=-1)
-            chosen = jnp.take_along_axis(log_probs, labels[..., None], axis=-1)[..., 0]
-            hits = log_probs.argmax(-1) == labels
-            return -jnp.sum(weights * chosen), jnp.sum(weights * hits)
-
-        parts = (chunked(hidden), chunked(batch.labels), chunked(batch.weights))
-        losses, hits = jax.lax.map(measure, parts)
+        log_probs, hits = map_chunks(measure, model(batch), batch.labels)
         weight = jnp.sum(batch.weights)
         return {
-            "nll": WeightedMean(jnp.sum(losses), weight),
-            "accuracy": WeightedMean(jnp.sum(hits), weight),
+            "loss": WeightedMean(-jnp.sum(batch.weights * log_probs), weight),
+            "accuracy": WeightedMean(jnp.sum(batch.weights * hits), weight),
         }
 
     return eval_step

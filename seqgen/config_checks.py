@@ -10,6 +10,7 @@ from typing import Any
 from seqgen.corpus_checks import LOSS_METRICS, check_corpus, text_metrics
 from seqgen.errors import refuse
 from seqgen.evaluation.config import score_name
+from seqgen.init_rules import named_runs, parse_rule
 from seqgen.models.checks import check_model
 from seqgen.types import nearest
 
@@ -34,6 +35,7 @@ def check(cfg: Any) -> None:
     _check_init(cfg.init)
     _check_lora(cfg)
     _check_loop(cfg)
+    cfg.decode.plain(cfg.evaluation.num_beams)  # what evaluations decode with
 
 
 def notes(cfg: Any) -> list[str]:
@@ -99,6 +101,9 @@ def _check_init(init: Any) -> None:
                 f"init.{field}={value!r} is of runs to begin from, and init.runs names none",
                 ("name one", "--config.init.runs=runs/pretrained"),
             )
+    named_runs(init.runs)
+    for rule in init.map:
+        parse_rule(rule)
 
 
 def _check_lora(cfg: Any) -> None:

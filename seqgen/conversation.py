@@ -96,13 +96,15 @@ class Conversation:
           ConfigError: an unknown option (the nearest is named), a bad value, an option that would
             be ignored or that the run does not read. Nothing is changed then.
         """
+        leaf = _leaf(name)
         options = {key: value for key, value in self.options.items() if key != name}
-        options |= {key: value for key, value in self._form.options.items() if key == name}
-        if text is not None or name not in schema(DecodeConfig):
-            options[name] = _value(name, text or "")
-        self.model.options(**options)
+        if text is not None:
+            options[name] = _value(name, leaf, text)
+        elif name in self._form.options:
+            options[name] = self._form.options[name]
+        config = self.model.options(**options)
         self.options = options
-        return show(getattr(self.model.options(**options), name))
+        return show(getattr(config, name))
 
     def set_system(self, text: str) -> None:
         """Replace the run's system line.
@@ -165,32 +167,36 @@ class Conversation:
         return self.exchanges[-1]
 
 
-def _value(name: str, text: str) -> Any:
+def _leaf(name: str) -> Leaf:
+    """What an option takes.
+
+    Raises:
+      ConfigError: no such option.
+    """
+    known = schema(DecodeConfig)
+    leaf = known.get(name)
+    if isinstance(leaf, Leaf):
+        return leaf
+    guess = nearest(name, known)
+    detail = labelled("did you mean", guess) if guess else labelled("there are", ", ".join(known))
+    raise ConfigError(f"unknown option {name!r}", details=[detail])
+
+
+def _value(name: str, leaf: Leaf, text: str) -> Any:
     """The value of an option that was typed.
 
     Raises:
-      ConfigError: no such option, or no such value.
+      ConfigError: no such value.
     """
-    entry = schema(DecodeConfig).get(name)
-    if not isinstance(entry, Leaf):
-        guess = nearest(name, schema(DecodeConfig))
-        raise ConfigError(
-            f"unknown option {name!r}",
-            details=[
-                labelled("did you mean", guess)
-                if guess
-                else labelled("there are", ", ".join(schema(DecodeConfig)))
-            ],
-        )
-    kind = entry.element or entry.type
+    kind = leaf.element or leaf.type
     try:
-        if entry.element is not None:
+        if leaf.element is not None:
             parts = text.split(",") if kind is int else [text]
-            return entry.convert(tuple(kind(part) for part in parts))
+            return leaf.convert(tuple(kind(part) for part in parts))
         if kind is bool:
             return {"true": True, "false": False}[text.lower()]
-        return entry.convert(kind(text))
+        return leaf.convert(kind(text))
     except (ValueError, KeyError):
         raise ConfigError(
-            f"bad value for  {name}: {text!r}", details=[labelled("it takes", str(entry))]
+            f"bad value for  {name}: {text!r}", details=[labelled("it takes", str(leaf))]
         ) from None

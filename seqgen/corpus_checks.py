@@ -4,6 +4,7 @@ from typing import Any
 
 from seqgen.data.config import CONTIGUOUS, NUM_SENTINELS, OBJECTIVES, SOURCE_NAMES
 from seqgen.errors import refuse
+from seqgen.models.checks import refuse_stateless
 
 LOSS_METRICS = ("loss", "perplexity", "token_accuracy")
 TEXT_METRICS = (*LOSS_METRICS, "bits_per_byte", "bits_per_char")  # of text without sources
@@ -121,13 +122,15 @@ def _check_contiguous(cfg: Any) -> None:
 
 def _check_streams(cfg: Any) -> None:
     """State that goes on from batch to batch: who has one, and what would tear it."""
-    if cfg.model.decoder.kind == "transformer":
+    if cfg.data.objective.name != "causal":
         refuse(
-            "data.batching=streams carries a recurrent state from batch to batch, and "
-            "model.decoder.kind=transformer has none",
+            "data.batching=streams reads a text from left to right: data.objective.name="
+            f"{cfg.data.objective.name} has no state that goes on",
             ("either", "data.batching=blocks"),
-            ("or", "a recurrent decoder, such as model.decoder.kind=lstm"),
+            ("or", "data.objective.name=causal"),
         )
+    if cfg.model.decoder.kind == "transformer":
+        refuse_stateless("model.decoder.kind=transformer")
     if cfg.train.accumulation_steps > 1:
         refuse(
             "data.batching=streams makes an update of every batch",

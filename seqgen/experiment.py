@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from seqgen import config as config_module
-from seqgen import config_schema, data, warm_start
+from seqgen import config_schema, data, init_rules, warm_start
+from seqgen.building import SCORING_DTYPE, build_definition, make_generator
 from seqgen.config import Config
 from seqgen.errors import ConfigError, SeqgenError
 from seqgen.evaluation import evaluators
@@ -18,9 +19,10 @@ from seqgen.evaluation.line_statistics import require_tokenizer
 from seqgen.inference import Generator
 from seqgen.models.checks import check_reads_sources
 from seqgen.nn.parameters import Definition
-from seqgen.runs import SCORING_DTYPE, build_definition, make_generator, pick_split
+from seqgen.run_evaluation import pick_split
 from seqgen.texts import one_line
 from seqgen.training import loop, run_directory
+from seqgen.training.checkpoint_reader import CheckpointReader
 from seqgen.training.compilation import enable_compile_cache, measurements_directory
 from seqgen.training.loss import make_eval_step
 from seqgen.training.parameter_groups import frozen_patterns
@@ -116,7 +118,7 @@ def _begin(
       ConfigError: see `warm_start.Start`; then a new run's tokenizer is gone again, so that another
         config may be tried.
     """
-    if not cfg.init.runs or _is_saved(run):
+    if not cfg.init.runs or CheckpointReader(run.path).steps():
         return None
     try:
         with progress.phase("read the runs to begin from"):
@@ -133,10 +135,6 @@ def _begin(
     return begin
 
 
-def _is_saved(run: run_directory.RunDirectory) -> bool:
-    return any((run.path / "checkpoints").glob("[0-9]*"))
-
-
 def _resolve(cfg: Config, run: run_directory.RunDirectory, progress: Progress) -> Config:
     """`cfg` with its paths made whole, and its 'auto' choices made as at the run's first start.
 
@@ -145,11 +143,11 @@ def _resolve(cfg: Config, run: run_directory.RunDirectory, progress: Progress) -
     """
     folder = os.path.abspath(cfg.data.dir) if cfg.data.dir else ""
     cfg = dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, dir=folder))
-    cfg = warm_start.with_whole_paths(cfg)
+    cfg = init_rules.with_whole_paths(cfg)
     if (run.path / "config.json").exists():
         stored = config_module.read_json(run.path / "config.json")
         changed = _differences(_identity(stored), _identity(cfg))
-        if changed and _is_saved(run):
+        if changed and CheckpointReader(run.path).steps():
             raise ConfigError(
                 f"{run.path} holds a run of another experiment",
                 details=[*changed, "take another --workdir, or start over with --fresh"],
@@ -240,9 +238,14 @@ def _evaluators(
             stop.check()
             yield batch
 
-    @functools.cache  # made at the first evaluation: the first step does not wait for it
+    # Made at the first evaluation: the first step does not wait for them.
+    @functools.cache
+    def trained() -> Definition:
+        return build_definition(cfg, text.tokenizers, compute_dtype=SCORING_DTYPE)
+
+    @functools.cache
     def combined() -> evaluators.Evaluator:
-        definition = build_definition(cfg, text.tokenizers, compute_dtype=SCORING_DTYPE)
+        definition = trained().base
         eval_step = make_eval_step(
             definition,
             train_cfg=cfg.train,
@@ -258,13 +261,15 @@ def _evaluators(
 
         def translate(params: Params, sources: Sequence[str]) -> list[str]:
             if not generators:
-                generators.append(make_generator(cfg, definition, params, text.tokenizers))
+                plain = cfg.decode.plain(cfg.evaluation.num_beams)
+                searching = dataclasses.replace(cfg, decode=plain)
+                generators.append(make_generator(searching, definition, params, text.tokenizers))
             generators[0].params = params
-            options = {"num_beams": cfg.evaluation.num_beams, "num_return_sequences": 1}
-            answers = generators[0].stream(
-                sources, progress=lambda count: stop.check(), do_sample=False, **options
-            )
-            return [one_line(hypotheses[0].text) for hypotheses in answers]
+            answers = generators[0].stream(sources, progress=lambda count: stop.check())
+            try:
+                return [one_line(hypotheses[0].text) for hypotheses in answers]
+            finally:
+                generators[0].params = {}  # merged ones are a copy, which training has no room for
 
         examples = text.examples(split, max_examples=limit)
         return evaluators.combine(
@@ -275,7 +280,7 @@ def _evaluators(
         )
 
     def evaluate_run(params: Params, step: int) -> tuple[dict[str, float], list[dict[str, str]]]:
-        values, samples = combined()(params, step)
+        values, samples = combined()(trained().merge(params), step)
         return values, [dataclasses.asdict(sample) for sample in samples]
 
     return [evaluate_run]

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,9 @@ import numpy as np
 
 from seqgen.decoding.batching import pad_rows, plan_batches
 from seqgen.decoding.config import DecodeConfig
-from seqgen.errors import ConfigError, DataError, labelled, refuse
+from seqgen.decoding.id_tables import power_of_two
+from seqgen.errors import DataError, labelled, refuse
+from seqgen.refusals import refused
 from seqgen.types import BOS_ID, EOS_ID, NUM_CONTROL_IDS, Array, Params, Sequences, Tokenizer
 
 MARK = "[MASK]"
@@ -155,12 +157,16 @@ class Filler:
         if not behind_mark:
             return encode(text)
         # As it stands inside a line: many tokenizers put a space before what they are given.
-        anchor, ids = encode(_ANCHOR), encode(_ANCHOR + text)
+        anchor, ids = self._anchor, encode(_ANCHOR + text)
         touching = text.partition(" ")[0]
         # Words that run from space to space are not parted from the anchor, and stand alone.
         swallowed = touching and encode(_ANCHOR + touching) == anchor
         apart = ids[: len(anchor)] == anchor and not swallowed
         return ids[len(anchor) :] if apart else encode(text)
+
+    @functools.cached_property
+    def _anchor(self) -> list[int]:
+        return self.tokenizer.encode(_ANCHOR)
 
     def _before(self, text: str) -> str:
         """What is before a mark, without the space that the hidden token carries."""
@@ -175,7 +181,7 @@ class Filler:
         """Probabilities and ids [rows, P, k] at the marks of each row; P is that of most marks."""
         text = pad_rows(rows, self._config, limit=self._max_len)
         hidden = [np.flatnonzero(np.asarray(row) == self._mask_id) for row in rows]
-        most = 1 << (max(map(len, hidden)) - 1).bit_length()
+        most = power_of_two(max(map(len, hidden)))
         places = np.zeros((text.ids.shape[0], most), np.int32)
         for row, found in enumerate(hidden):
             places[row, : len(found)] = found
@@ -203,39 +209,9 @@ class Filler:
         shown = spelt.removeprefix(" ") if begins_line and self._words_carry_spaces else spelt
         return Candidate(spelt, token, probability, before + shown + after)
 
-    def generate(self, *args: Any, **options: Any) -> NoReturn:
-        """Refused: a masked language model does not go on with a text.
-
-        Raises:
-          ConfigError: always, and says what to call instead.
-        """
-        raise _only_fills("generate")
-
-    def stream(self, *args: Any, **options: Any) -> NoReturn:
-        """Refused, as `generate`."""
-        raise _only_fills("generate")
-
-    def chat(self, *args: Any, **options: Any) -> NoReturn:
-        """Refused, as `generate`."""
-        raise _only_fills("chat")
-
-    def chat_stream(self, *args: Any, **options: Any) -> NoReturn:
-        """Refused, as `generate`."""
-        raise _only_fills("chat")
-
-    def score(self, *args: Any, **options: Any) -> NoReturn:
-        """Refused: hidden tokens have probabilities, whole texts have none."""
-        raise _only_fills("score")
-
-
-def _only_fills(verb: str) -> ConfigError:
-    return ConfigError(
-        f"this run is a masked language model, and cannot {verb}",
-        details=[
-            labelled("it fills", f"hidden tokens: seqgen fill --text='The {MARK} sleeps'"),
-            labelled("in Python", f"model.fill(['The {MARK} sleeps'])"),
-        ],
-    )
+    generate = stream = stream_text = refused("generate")
+    chat = chat_stream = refused("chat")
+    score = token_scores = token_choices = refused("score")
 
 
 def _likeliest(

@@ -8,7 +8,6 @@ compiled once) and decoded; answers come back in the order of the lines.
 
 import contextlib
 import itertools
-import logging
 import math
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -20,25 +19,23 @@ import numpy as np
 
 from seqgen.chat import Conversing
 from seqgen.decoding.batching import pad_rows, plan_batches
-from seqgen.decoding.config import TOKEN_OPTIONS, DecodeConfig, SearchValues
-from seqgen.decoding.constraints import length_limits
+from seqgen.decoding.config import DecodeConfig
 from seqgen.decoding.hypotheses import Hypotheses
 from seqgen.decoding.prompts import pack_prompts
 from seqgen.decoding.shortlist import Shortlist
 from seqgen.errors import ConfigError
 from seqgen.programs import Programs
+from seqgen.refusals import refused
 from seqgen.scoring import Scoring
+from seqgen.search_options import SearchOptions
 from seqgen.streaming import TextStream
 from seqgen.texts import Hypothesis, Texts
-from seqgen.types import Array, Params, Tokenizer
+from seqgen.types import Params, Tokenizer
 
-_log = logging.getLogger("seqgen.inference")
 _WINDOW_BATCHES = 32  # lines sorted together, in batches of `batch_size`
 # Batches at work at a time: most operations of a step are too small for several cores, and the host
 # reads one batch's answers while the device computes another.
 _WORKERS = 2
-_SOURCE_OPTIONS = ("max_length", "max_length_ratio", "max_length_offset")
-_PROMPT_OPTIONS = ("max_new_tokens", "stop")
 
 
 class Generator(Conversing, Scoring):
@@ -102,21 +99,19 @@ class Generator(Conversing, Scoring):
         )
         self._shortlist = shortlist
         self._draft_params = None if draft is None else jax.device_put(draft[1])
-        self._known_values: tuple[Any, Any] = None, None
-        self._stop_tables: dict[tuple[str, ...], Array] = {}
+        self._options = SearchOptions(
+            self._texts, has_shortlist=shortlist is not None, has_draft=draft is not None
+        )
         self._compiled: set[Hashable] = set()
         self._compiling = threading.Lock()
         self._programs = Programs(definition, None if draft is None else draft[0])
+
+    fill = fill_stream = refused("fill hidden tokens")
 
     @property
     def reads_prompts(self) -> bool:
         """Whether texts are prompts."""
         return self._texts.reads_prompts
-
-    @property
-    def has_shortlist(self) -> bool:
-        """Whether answers are made of some tokens only."""
-        return self._shortlist is not None
 
     @property
     def limits(self) -> tuple[int | None, int | None]:
@@ -178,25 +173,7 @@ class Generator(Conversing, Scoring):
           ConfigError: for an unknown option, a bad value, or an option of other models.
         """
         config = self.decode_config.replace(**overrides)
-        self._check_options(overrides)
-        named = [name for name in TOKEN_OPTIONS if getattr(config, name)]
-        if named and self._shortlist is not None:
-            raise ConfigError(
-                f"{', '.join(named)}: tokens of the whole vocabulary, and a shortlist cuts it",
-                details=["leave out      the option, or the shortlist"],
-            )
-        if self._draft_params is not None:
-            _check_draft(config)
-        elif "num_draft_tokens" in overrides:
-            raise ConfigError(
-                "num_draft_tokens: read only with a draft", details=["add            --draft=RUN"]
-            )
-        if config.contrastive_k and self._shortlist is not None:
-            raise ConfigError(
-                "contrastive_k: compares hidden states, and a shortlist leaves none",
-                details=["leave out      one of them"],
-            )
-        self._values(config)  # what cannot be written in the vocabulary is refused here
+        self._options.check(config, overrides)
         return config
 
     def stream_text(self, text: str, **overrides: Any) -> TextStream:
@@ -213,28 +190,6 @@ class Generator(Conversing, Scoring):
         """
         config = self.options(**overrides)
         return TextStream(self._slices(text, config), stop=config.stop)
-
-    def _check_options(self, overrides: dict[str, Any]) -> None:
-        """Refuse options that this model would not read.
-
-        Raises:
-          ConfigError: they are named.
-        """
-        idle = _SOURCE_OPTIONS if self.reads_prompts else _PROMPT_OPTIONS
-        wrong = [name for name in idle if name in overrides]
-        if wrong and self.reads_prompts:
-            raise ConfigError(
-                f"{', '.join(wrong)}: read only by models of pairs",
-                details=["this is       a language model: max_new_tokens"],
-            )
-        if wrong:
-            raise ConfigError(
-                f"{', '.join(wrong)}: read only by language models",
-                details=["this is       a model of pairs: max_length, or max_length_ratio"],
-            )
-        wanted, limit = overrides.get("max_new_tokens", 0), self._texts.max_target_len
-        if limit is not None and wanted > limit:
-            _log.warning("max_new_tokens=%d: this model has %d positions", wanted, limit)
 
     def _stream(
         self, lines: Iterator[str], progress: Callable[[int], None], config: DecodeConfig
@@ -280,12 +235,11 @@ class Generator(Conversing, Scoring):
             return
         given = self._texts.encode(text, 0, config)
         arguments, options, key = self._task([given], [0], config)
-        state, done, position = None, False, 0
+        state, done = None, False
         while not done:
-            position += 1
             with self._first_use(("slice", state is None, key)):
                 found, state, done = self._programs.search_slice(
-                    self.params, state, position, *arguments, **options
+                    self.params, state, *arguments, **options
                 )
             found, done = jax.device_get((found, done))
             known = done or config.num_beams == 1  # a beam's best may yet be another
@@ -306,7 +260,7 @@ class Generator(Conversing, Scoring):
         """A batch as the arguments and static options of `_search`, and what is compiled for it."""
         prompt = None
         if self.reads_prompts:
-            limit, stops = self._texts.max_target_len, self._stop_table(config.stop)
+            limit, stops = self._texts.max_target_len, self._options.stop_table(config.stop)
             source, prompt = pack_prompts(texts, config, stops=stops, max_positions=limit)
             max_len = config.max_new_tokens
         else:
@@ -317,16 +271,8 @@ class Generator(Conversing, Scoring):
             max_len = min(max_len, self._texts.max_target_len)
         rows = source.ids.shape[0]
         padded = np.asarray(numbers + numbers[-1:] * (rows - len(numbers)), np.uint32)
-        values = self._values(config)
-        if values.required_words is not None:
-            lengths = np.asarray(source.segments).sum(axis=1)
-            limits = length_limits(values, lengths, max_len=max_len) - 1
-            self._texts.check_room(
-                config,
-                values.required_words,
-                np.asarray(limits if prompt is None else prompt.limits),
-                numbers,
-            )
+        values = self._options.values(config)
+        self._options.check_room(config, source, prompt, max_len=max_len, lines=numbers)
         rules = jax.tree.structure(values)  # which are on
         candidates = None if self._shortlist is None else self._shortlist.candidates(source)
         shapes = jax.tree.map(np.shape, (source, prompt, candidates))
@@ -334,19 +280,6 @@ class Generator(Conversing, Scoring):
         arguments = (source, padded, config.seed, values, prompt, candidates, self._draft_params)
         options = {"shape": shape, "max_len": max_len}
         return arguments, options, (str(shapes), shape, rules, max_len)
-
-    def _values(self, config: DecodeConfig) -> SearchValues:
-        """The numbers of `config`, made once for all batches of a call."""
-        known, values = self._known_values
-        if known != config:
-            values = config.values(self.target_tokenizer.encode)
-            self._known_values = config, values
-        return values
-
-    def _stop_table(self, stop: tuple[str, ...]) -> Array:
-        if stop not in self._stop_tables:
-            self._stop_tables = {stop: jax.device_put(self._texts.stop_table(stop))}
-        return self._stop_tables[stop]
 
     @contextlib.contextmanager
     def _first_use(self, key: Hashable) -> Iterator[None]:
@@ -357,14 +290,6 @@ class Generator(Conversing, Scoring):
         with self._compiling:
             yield
             self._compiled.add(key)
-
-
-def _check_draft(config: DecodeConfig) -> None:
-    if max(config.num_beams, config.num_return_sequences) > 1 or config.contrastive_k:
-        raise ConfigError(
-            "a draft proposes tokens to greedy search, or to one sample a line",
-            details=["set            num_beams=1, num_return_sequences=1 and contrastive_k=0"],
-        )
 
 
 def _empty_answers(config: DecodeConfig) -> list[Hypothesis]:

@@ -42,7 +42,7 @@ class Rows:
     def of(cls, tokenizer: Any) -> "Rows":
         """Those of a tokenizer."""
         vocabulary = vocabulary_of(tokenizer)
-        controls = tuple(getattr(tokenizer, "record", {}).get("controls", ()))
+        controls = tuple(tokenizer.record.get("controls", ()))
         return cls(vocabulary.fingerprint, vocabulary.vocab_size, controls)
 
     @property

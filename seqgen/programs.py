@@ -26,7 +26,7 @@ class Programs:
 
     Attributes:
       search: what `decoding.generate.search` finds, given parameters and seed.
-      search_slice: the next steps of a search; see `_search_slice`. Its state is donated.
+      search_slice: the next step of a search; see `_search_slice`. Its state is donated.
       target_log_probs, target_choices: those of `decoding.rescoring`.
     """
 
@@ -77,10 +77,10 @@ def _search(
 
 
 def _search_slice(
-    definition: Any, params: Params, state: Any, until: Array, *arguments: Any, **options: Any
+    definition: Any, params: Params, state: Any, *arguments: Any, **options: Any
 ) -> tuple[Hypotheses, Any, Array]:
-    """What `_search` has found after `until` tokens, its state (given the last one), its end."""
-    run = Slice(state, until)
+    """What `_search` has found a step after `state` (None = its first), its state, its end."""
+    run = Slice(state)
     found = _search(definition, params, *arguments, **options, run=run)
     return found, run.state, run.done
 

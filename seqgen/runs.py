@@ -1,39 +1,33 @@
-"""A run directory opened for reading: its config, tokenizers, model, checkpoints, scores."""
+"""A run directory opened for reading: its config, tokenizers, model, checkpoints."""
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
 
 from seqgen import companions, data
 from seqgen import config as config_module
+from seqgen.building import (
+    SCORING_DTYPE,
+    build_definition,
+    make_generator,
+    position_limit,
+    reads_prompts,
+)
 from seqgen.config import Config
 from seqgen.decoding.shortlist import Shortlist
-from seqgen.errors import ConfigError, DataError
-from seqgen.evaluation import evaluators
-from seqgen.evaluation.config import METRICS
-from seqgen.evaluation.line_statistics import require_tokenizer
+from seqgen.errors import ConfigError
 from seqgen.filling import Filler
 from seqgen.inference import Generator
-from seqgen.models import build_model
-from seqgen.models.config import NoDecoderConfig, NoEncoderConfig
-from seqgen.nn.low_rank import LowRankDefinition
+from seqgen.models.config import NoDecoderConfig
 from seqgen.nn.parameters import Definition
 from seqgen.nn.quantization import inference_params
 from seqgen.shortlists import open_shortlist
-from seqgen.texts import one_line
 from seqgen.training.checkpoint_reader import CheckpointReader, FoundParams
 from seqgen.training.compilation import enable_compile_cache
-from seqgen.training.loss import make_eval_step
-from seqgen.training.sharding import Layout
 from seqgen.types import Params
 
-VAL_ALIASES = ("dev", "validation")
-# Evaluation and decoding compute in float32 unless told otherwise, however a run was trained: only
-# then is an answer independent of its batch, and the search's scores equal to rescored ones.
-SCORING_DTYPE = "float32"
 QUANTIZATIONS = ("none", "int8")
 
 
@@ -81,8 +75,7 @@ class Run:
         cfg = config_module.read_json(path / "config.json")
         tokenizers = data.load_tokenizers(path / "tokenizer")
         trained = build_definition(cfg, tokenizers, compute_dtype=compute_dtype)
-        definition = trained.base if isinstance(trained, LowRankDefinition) else trained
-        return cls(path, cfg, tokenizers, definition, trained, compute_dtype)
+        return cls(path, cfg, tokenizers, trained.base, trained, compute_dtype)
 
     def params(self, which: str | int = "best") -> Params:
         """Parameters of a checkpoint: 'best', 'last', 'avg:N' or a step."""
@@ -98,9 +91,7 @@ class Run:
         """See `CheckpointReader.find_params`; low-rank matrices are merged into the others."""
         reader = CheckpointReader(self.path, report=report)
         found = reader.find_params(self.trained.abstract, which, ema=ema)
-        if not isinstance(self.trained, LowRankDefinition):
-            return found
-        merged = jax.device_get(jax.jit(self.trained.merge)(found.params))
+        merged = jax.device_get(self.trained.merge(found.params))
         return dataclasses.replace(found, params=merged)
 
     def generator(
@@ -109,8 +100,13 @@ class Run:
         """Text in, text out, with `params`; see `load` for `quantize`.
 
         Raises:
-          ConfigError: an unknown `quantize`.
+          ConfigError: an unknown `quantize`, or a masked language model.
         """
+        if isinstance(self.config.model.decoder, NoDecoderConfig):
+            raise ConfigError(
+                f"{self.path} is a masked language model, which writes no text",
+                details=["alone          it fills hidden tokens: seqgen fill"],
+            )
         return make_generator(
             self.config,
             self.definition,
@@ -130,7 +126,7 @@ class Run:
             self._inference_params(params, quantize),
             self.tokenizers.target,
             self.config.decode,
-            max_len=_position_limit(self.config.model.encoder),
+            max_len=position_limit(self.config.model.encoder),
         )
 
     def _inference_params(self, params: Params, quantize: str) -> Params:
@@ -209,6 +205,7 @@ def load(
     """
     enable_compile_cache()
     paths = [workdir] if isinstance(workdir, str | pathlib.Path) else list(workdir)
+    check_shortlist(shortlist, num_runs=len(paths), draft=draft)
     opened = [Run.open(path, compute_dtype=compute_dtype) for path in paths]
     run = opened[0]
     if len(opened) == 1 and draft is None and isinstance(run.config.model.decoder, NoDecoderConfig):
@@ -218,21 +215,38 @@ def load(
         params = run.params(checkpoint)
         answering = run.generator(params, quantize=quantize, shortlist=run.shortlist(shortlist))
     else:
-        answering = _join(
-            opened, checkpoint, quantize=quantize, shortlist=shortlist, ensemble_mean=ensemble_mean
-        )
-    return answering if draft is None else _add_draft(answering, opened[0], draft, quantize)
+        read = [run.params(checkpoint) for run in opened]
+        answering = join(opened, read, quantize=quantize, ensemble_mean=ensemble_mean)
+    return answering if draft is None else add_draft(answering, opened[0], draft, quantize)
 
 
-def _add_draft(
-    answering: Generator, run: Run, draft: str | pathlib.Path, quantize: str
-) -> Generator:
-    proposing = Run.open(draft, compute_dtype=run.compute_dtype)
-    if answering.has_shortlist:
+def check_shortlist(shortlist: int, *, num_runs: int, draft: str | pathlib.Path | None) -> None:
+    """Refuse a shortlist where the whole vocabulary is needed.
+
+    Raises:
+      ConfigError: with several runs, or with a draft.
+    """
+    if shortlist and num_runs > 1:
         raise ConfigError(
-            "a shortlist with a draft, which proposes tokens of the whole vocabulary",
+            f"shortlist={shortlist} with an ensemble of {num_runs} runs",
+            details=["its members are normalised over the whole vocabulary: leave it out"],
+        )
+    if shortlist and draft is not None:
+        raise ConfigError(
+            f"shortlist={shortlist} with a draft, which proposes tokens of the whole vocabulary",
             details=["leave out      one of them"],
         )
+
+
+def add_draft(
+    answering: Generator, run: Run, draft: str | pathlib.Path, quantize: str
+) -> Generator:
+    """`answering`, the text of `run`, with a smaller run that proposes tokens; see `load`.
+
+    Raises:
+      ConfigError: the runs do not share a vocabulary.
+    """
+    proposing = Run.open(draft, compute_dtype=run.compute_dtype)
     return companions.with_draft(
         answering,
         proposing.generator(proposing.params(), quantize=quantize),
@@ -240,208 +254,22 @@ def _add_draft(
     )
 
 
-def _join(
+def join(
     opened: Sequence[Run],
-    checkpoint: str | int,
+    params: Sequence[Params],
     *,
-    quantize: str,
-    shortlist: int,
-    ensemble_mean: str,
-) -> Generator:
-    if shortlist:
-        raise ConfigError(
-            f"shortlist={shortlist} with an ensemble of {len(opened)} runs",
-            details=["its members are normalised over the whole vocabulary: leave it out"],
-        )
-    parts = [run.generator(run.params(checkpoint), quantize=quantize) for run in opened]
-    return companions.join(parts, [str(run.path) for run in opened], mean=ensemble_mean)
-
-
-def build_definition(cfg: Config, tokenizers: data.Tokenizers, *, compute_dtype: str) -> Definition:
-    """The model of a config as it is trained, computing in 'float32' or 'bfloat16'.
-
-    Raises:
-      ConfigError: targets of low-rank adaptation that fit no matrix; see `build_model`.
-    """
-    base = build_model(
-        cfg.model,
-        source_vocab_size=tokenizers.source.vocab_size,
-        target_vocab_size=tokenizers.target.vocab_size,
-        compute_dtype=compute_dtype,
-    )
-    if not cfg.lora.rank:
-        return base
-    return LowRankDefinition(
-        base,
-        rank=cfg.lora.rank,
-        alpha=cfg.lora.alpha,
-        targets=cfg.lora.targets,
-        also_trained=cfg.lora.train,
-    )
-
-
-def reads_prompts(cfg: Config) -> bool:
-    """Whether the model knows no sources: a decoder alone, of text or of targets."""
-    encoder = cfg.model.encoder
-    alone = isinstance(encoder, NoEncoderConfig)
-    return alone and (cfg.data.contiguous or not encoder.source_prefix)
-
-
-def make_generator(
-    cfg: Config,
-    definition: Definition,
-    params: Params,
-    tokenizers: data.Tokenizers,
-    *,
-    shortlist: Shortlist | None = None,
-) -> Generator:
-    """A `Generator` with the limits that the model's position tables set."""
-    encoder = cfg.model.encoder
-    source_limit, target_limit = _position_limit(encoder), _position_limit(cfg.model.decoder)
-    prefixed = isinstance(encoder, NoEncoderConfig) and not reads_prompts(cfg)
-    if target_limit is not None and prefixed:
-        source_limit = cfg.data.max_source_len  # both stand in the decoder's table
-        target_limit -= source_limit
-    return Generator(
-        definition,
-        params,
-        tokenizers.source,
-        tokenizers.target,
-        cfg.decode,
-        max_source_len=source_limit,
-        max_target_len=target_limit,
-        reads_prompts=reads_prompts(cfg),
-        shortlist=shortlist,
-    )
-
-
-def _position_limit(part: Any) -> int | None:
-    """Length of a table of learned positions; None = there is none."""
-    return part.max_positions if getattr(part, "positions", "") == "learned" else None
-
-
-def evaluate(
-    workdir: str | pathlib.Path | Sequence[str | pathlib.Path],
-    *,
-    split: str | None = None,
-    checkpoint: str | int = "best",
-    overrides: Mapping[str, Any] | None = None,
-    metrics: Sequence[str] = (),
-    base_metrics: Sequence[str] | None = None,
-    data_dir: str | None = None,
-    compute_dtype: str = SCORING_DTYPE,
     quantize: str = "none",
-    shortlist: int = 0,
     ensemble_mean: str = "probs",
-    draft: str | pathlib.Path | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> tuple[dict[str, Any], list[data.Pair], list[str]]:
-    """Score a run, or an ensemble of several, on a split.
+) -> Generator:
+    """Several runs as one model; see `load`.
 
     Args:
-      workdir: the run directory; of an ensemble several, whose first one gives corpus and rules.
-      split: a file stem; 'test' means the only split whose name starts with it. None = 'test', or
-        'val' where the corpus has no split that starts so.
-      checkpoint: 'best', 'last', 'avg:N' or a step.
-      overrides: decoding options, such as {'num_beams': 5}.
-      metrics: reported beside `base_metrics`; names of `evaluation.metrics`.
-      base_metrics: None = `METRICS` and those of the run's config.
-      data_dir: of the corpus, if it is no longer where it was.
-      compute_dtype: of loss and answers alike; see `load`.
-      quantize, shortlist: of the answers alone; see `load`.
-      ensemble_mean, draft: see `load`.
-      progress: called with the number of decoded lines.
-
-    Returns:
-      The report (see `evaluation.evaluators.split_report`), the examples, the hypotheses (each on
-      one line, as they are scored and as they are written). Of a run on text without sources:
-      `text_report`, and two empty lists.
+      opened: the runs, the first of which gives the options.
+      params: parameters of each.
+      quantize, ensemble_mean: see `load`.
 
     Raises:
-      ConfigError: no such run or checkpoint.
-      DataError: no such split.
+      ConfigError: runs that do not share a vocabulary.
     """
-    enable_compile_cache()
-    paths = [workdir] if isinstance(workdir, str | pathlib.Path) else list(workdir)
-    opened = [Run.open(path, compute_dtype=compute_dtype) for path in paths]
-    run = opened[0]
-    cfg = run.config
-    rules = cfg.evaluation
-    require_tokenizer(rules)
-    if base_metrics is None:
-        base_metrics = (*METRICS, *rules.metrics)
-    text = run.prepare(data_dir)
-    if split is None:
-        split = "test" if any(name.startswith("test") for name in text.splits) else "val"
-    split = pick_split(split, text.splits)
-    together = None
-    if len(opened) > 1:
-        together = _join(
-            opened, checkpoint, quantize="none", shortlist=shortlist, ensemble_mean=ensemble_mean
-        )
-        if cfg.data.streams or cfg.data.objective.name != "causal":
-            raise ConfigError(
-                "an ensemble is measured on pairs, and on plain text in blocks",
-                details=["else           evaluate its members apart"],
-            )
-        params, eval_step = together.params, companions.make_eval_step(together.definition)
-    else:
-        params = jax.device_put(run.params(checkpoint))
-        eval_step = make_eval_step(
-            run.definition,
-            train_cfg=cfg.train,
-            layout=Layout.of(type(cfg.mesh)()),
-            compute_dtype=compute_dtype,
-            streams=cfg.data.streams,
-        )
-    values = evaluators.teacher_forced_values(eval_step, params, text.eval_batches(split))
-    if cfg.data.contiguous:
-        objective = cfg.data.objective.name
-        size = text.text_size(split) if objective == "causal" else None
-        report = evaluators.text_report(split=split, values=values, size=size, objective=objective)
-        return report, [], []
-    if together is None:
-        generator = run.generator(
-            params, quantize=quantize, shortlist=run.shortlist(shortlist, data_dir=data_dir)
-        )
-    elif quantize == "none":
-        generator = together
-    else:
-        generator = _join(
-            opened, checkpoint, quantize=quantize, shortlist=0, ensemble_mean=ensemble_mean
-        )
-    if draft is not None:
-        generator = _add_draft(generator, run, draft, quantize)
-    examples = text.examples(split)
-    sources = [example["source"] for example in examples]
-    hypotheses = [
-        one_line(answers[0].text)
-        for answers in generator.stream(sources, progress=progress, **(overrides or {}))
-    ]
-    report = evaluators.split_report(
-        split=split,
-        examples=examples,
-        hypotheses=hypotheses,
-        teacher_forced=values,
-        cfg=rules,
-        metrics=tuple(dict.fromkeys((*base_metrics, *metrics))),
-    )
-    return report, examples, hypotheses
-
-
-def pick_split(wanted: str, splits: Iterable[str]) -> str:
-    """The split called `wanted`; 'dev' is 'val', and 'test' also the only one that starts so.
-
-    Raises:
-      DataError: none or several fit; those that exist are listed.
-    """
-    names = sorted(splits)
-    if wanted in names:
-        return wanted
-    if wanted in VAL_ALIASES and "val" in names:
-        return "val"
-    fitting = [name for name in names if wanted == "test" and name.startswith("test")]
-    if len(fitting) == 1:
-        return fitting[0]
-    cause = f"several splits are called {wanted}*" if fitting else f"no split {wanted!r}"
-    raise DataError(cause, details=[f"there are      {', '.join(fitting or names)}"])
+    parts = [run.generator(own, quantize=quantize) for run, own in zip(opened, params, strict=True)]
+    return companions.join(parts, [str(run.path) for run in opened], mean=ensemble_mean)

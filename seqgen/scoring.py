@@ -1,7 +1,7 @@
 """What a model thinks of given texts: log-probabilities of their tokens, and of others instead."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,16 +13,15 @@ from seqgen.texts import Texts, TokenChoice
 from seqgen.types import NUM_CONTROL_IDS, Array, Params, Sequences
 
 
-class Scoring:
-    """The part of `inference.Generator` that scores."""
+class Scoring(Protocol):
+    """`score` of a model that answers texts; `inference.Generator` has what it asks for."""
 
     params: Params
     decode_config: DecodeConfig
     _texts: Texts
     _programs: Programs
 
-    def options(self, **overrides: Any) -> DecodeConfig:
-        raise NotImplementedError
+    def options(self, **overrides: Any) -> DecodeConfig: ...
 
     def score(
         self,

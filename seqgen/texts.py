@@ -9,10 +9,8 @@ import numpy as np
 from seqgen.decoding.config import DecodeConfig
 from seqgen.decoding.hypotheses import Hypotheses
 from seqgen.decoding.prompts import prompt_limit
-from seqgen.decoding.required_words import RequiredWords, tokens_needed
 from seqgen.decoding.stops import find_stop, stop_table
-from seqgen.errors import ConfigError
-from seqgen.types import BOS_ID, EOS_ID, Array, Tokenizer
+from seqgen.types import BOS_ID, EOS_ID, Tokenizer
 
 _log = logging.getLogger("seqgen.inference")
 
@@ -120,40 +118,6 @@ class Texts:
         pieces = [tokenizer.piece_bytes(i) for i in range(tokenizer.vocab_size)]
         return stop_table(stop, pieces, drops_line_space=self._drops_line_space)
 
-    def check_room(
-        self,
-        config: DecodeConfig,
-        words: RequiredWords,
-        limits: Array,
-        lines: Sequence[int],
-    ) -> None:
-        """Refuse required words for which an answer has no room.
-
-        Args:
-          config: of the search.
-          words: its `SearchValues.required_words`.
-          limits: int32 [n], most tokens of each answer, without the EOS that ends it.
-          lines: numbers of the lines.
-
-        Raises:
-          ConfigError: the first line whose answer is too short.
-        """
-        prefix = self.target_tokenizer.encode(config.forced_prefix) if config.forced_prefix else []
-        needed = tokens_needed(words, prefix)
-        for limit, line in zip(limits, lines):
-            if needed > limit:
-                raise ConfigError(
-                    f"line {line + 1}: required_words do not fit into an answer",
-                    details=[
-                        f"they need      {needed} tokens"
-                        + (" with forced_prefix" if prefix else ""),
-                        f"there is room  for {limit}"
-                        + ("" if self.reads_prompts else " before the end of the sentence"),
-                        "raise          "
-                        + ("max_new_tokens" if self.reads_prompts else "max_length, or its ratio"),
-                    ],
-                )
-
     def read(
         self, found: Hypotheses, row: int, given: list[int], config: DecodeConfig, *, line: int
     ) -> list[Hypothesis]:
@@ -216,7 +180,7 @@ class Texts:
 
     @property
     def _drops_line_space(self) -> bool:
-        return getattr(self.target_tokenizer, "drops_line_space", False)
+        return self.target_tokenizer.drops_line_space
 
 
 def one_line(text: str) -> str:

@@ -109,6 +109,9 @@ class MaskedBatch:
     next_weights: Array
 
 
+AnyBatch = Batch | MaskedBatch
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Encoded:
@@ -134,10 +137,24 @@ class Encoded:
 
 
 class Tokenizer(Protocol):
-    """Text to ids and back. Control ids are never produced from user text nor printed."""
+    """Text to ids and back. Control ids are never produced from user text nor printed.
+
+    `data.base_tokenizer` has a base with defaults.
+
+    Attributes:
+      vocab_size: control ids are counted.
+      fingerprint: digest of all that decides the ids of texts.
+      multiline: texts may have several lines.
+    """
 
     vocab_size: int
     fingerprint: str
+    multiline: bool
+
+    @property
+    def drops_line_space(self) -> bool:
+        """Where a line begins, decoding takes a space off its first piece."""
+        ...
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, without BOS_ID and EOS_ID."""

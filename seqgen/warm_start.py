@@ -7,30 +7,21 @@ vocabulary is only taken where the vocabulary is the same; control tokens beside
 on other data have others, are told apart by name: 'target_embedding/table[mask]'.
 """
 
-import dataclasses
-import os
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
 from seqgen.config import Config
 from seqgen.data import Tokenizers
-from seqgen.errors import ConfigError, labelled, refuse
+from seqgen.errors import refuse
+from seqgen.init_rules import named_runs, parse_rule
 from seqgen.named_parts import OpenedRun, Part, Rows, Taken, parts_of, sides
 from seqgen.nn.low_rank import ADDED
-from seqgen.nn.parameters import Definition, flat_parts
-from seqgen.training.parameter_groups import check_patterns
+from seqgen.nn.parameters import Definition, check_patterns, flat_parts, put
 from seqgen.training.state import flatten
 from seqgen.types import Params, nearest
-
-# Options that change what a stack computes and not the shapes of its parameters.
-_COMPUTING = (
-    *("kind", "num_heads", "activation", "norm", "norm_position", "norm_epsilon", "positions"),
-    *("residual", "input_feeding"),
-)
-_SHOWN = 3  # of each kind of mismatch
+from seqgen.warm_start_report import Findings
 
 
 class Start:
@@ -59,7 +50,7 @@ class Start:
         *,
         report: Callable[[str], None] = lambda line: None,
     ):
-        self._cfg, self._model, self._definition = cfg.init, cfg.model, definition
+        self._cfg, self._definition = cfg.init, definition
         self._wanted, self._sides = parts_of(definition), sides(tokenizers)
         self._rules = [parse_rule(text) for text in cfg.init.map]
         self._runs = {
@@ -67,23 +58,12 @@ class Start:
             for name, path in named_runs(cfg.init.runs).items()
         }
         self._taken: dict[str, Taken] = {}
-        self._fresh: list[str] = []
-        self._missing: list[str] = []
-        self._unlike: list[str] = []
-        self._foreign: list[str] = []
+        found = self._found = Findings(cfg.model, self._runs)
         self._plan()
-        self._check()
-        self.facts: dict[str, Any] = {
-            "runs": [
-                {"path": run.path, "steps": run.steps, "weights": run.group, "used": len(run.used)}
-                for run in self._runs.values()
-            ],
-            "parameters": len(self._taken),
-            "fresh": self._fresh,
-            "unused": self._unused(),
-            "differences": self._differences(),
-        }
-        for line in self._lines():
+        found.num_taken = len(self._taken)
+        found.check(use_all=cfg.init.use_all)
+        self.facts = found.facts()
+        for line in found.lines():
             report(line)
 
     def __call__(self, fresh: Params) -> Params:
@@ -102,11 +82,7 @@ class Start:
                 value = np.asarray(value)
                 layers = [own if one is None else one.fill(own) for one, own in zip(taken, value)]
                 value = np.stack(layers)
-            *path, last = name.split("/")
-            node = tree
-            for key in path:
-                node = node.setdefault(key, {})
-            node[last] = value
+            put(tree, name, value)
         self._taken.clear()
         self._runs.clear()
         return tree
@@ -125,13 +101,13 @@ class Start:
         fitted: set[int] = set()
         for name, part in self._wanted.items():
             if self._is_fresh(name):
-                self._fresh.append(name)
+                self._found.fresh.append(name)
                 continue
             run_name, theirs, rule = self._source(name)
             fitted |= {rule} if rule is not None else set()
             run = self._runs.get(run_name)
             if run is None or theirs not in run.parts:
-                self._missing.append(name)
+                self._found.missing.append(name)
                 continue
             found = run.parts[theirs]
             rows = self._rows(self._sides, name, part)
@@ -140,7 +116,7 @@ class Start:
                 self._take_rows(name, rows, found, their_rows, run, theirs)
             elif found.shape != part.shape:
                 shapes = f"{list(found.shape)} in the run, now {list(part.shape)}"
-                self._unlike.append(f"{name}: {shapes}")
+                self._found.unlike.append(f"{name}: {shapes}")
             else:
                 self._taken[name] = Taken(found.value)
                 run.used.add(theirs)
@@ -159,7 +135,7 @@ class Start:
         part = self._wanted[name]
         axis = part.axes.index("vocab")
         if rows.fingerprint != theirs.fingerprint or rows.size != theirs.size:
-            self._foreign.append(
+            self._found.foreign.append(
                 f"{name}: {theirs.size:,} tokens ({theirs.fingerprint[:8]}) in {run.path}, "
                 f"now {rows.size:,} ({rows.fingerprint[:8]})"
             )
@@ -168,7 +144,7 @@ class Start:
         for shape in others:
             del shape[axis]
         if others[0] != others[1]:
-            self._unlike.append(f"{name}: {list(found.shape)}, now {list(part.shape)}")
+            self._found.unlike.append(f"{name}: {list(found.shape)}, now {list(part.shape)}")
             return
         run.used.add(source)
         if rows.controls == theirs.controls:
@@ -179,9 +155,9 @@ class Start:
             if control in theirs.controls:
                 pairs.append((rows.size + index, theirs.size + theirs.controls.index(control)))
             elif self._is_fresh(f"{name}[{control}]"):
-                self._fresh.append(f"{name}[{control}]")
+                self._found.fresh.append(f"{name}[{control}]")
             else:
-                self._missing.append(f"{name}[{control}]")
+                self._found.missing.append(f"{name}[{control}]")
         ours, their = (list(column) for column in zip(*pairs))
         self._taken[name] = Taken(found.value, axis, (ours, their))
 
@@ -217,152 +193,3 @@ class Start:
             return None
         rows = of["source" if name.startswith("source_embedding") else "target"]
         return rows if part.shape[part.axes.index("vocab")] == rows.total else None
-
-    def _differences(self) -> list[str]:
-        """Options by which the same parameters compute something else than in their run."""
-        ours = self._model
-        found = []
-        for run in self._runs.values():
-            for side in ("encoder", "decoder"):
-                here, there = getattr(ours, side), getattr(run.model, side)
-                if not any(name.startswith(f"{side}/") for name in run.used):
-                    continue
-                for field in _COMPUTING:
-                    now, before = getattr(here, field, None), getattr(there, field, None)
-                    if now != before:
-                        text = f"model.{side}.{field}={now}, and {before} in {run.path}"
-                        found.append(text)
-            if ours.scale_embeddings != run.model.scale_embeddings:
-                now = str(ours.scale_embeddings).lower()
-                found.append(f"model.scale_embeddings={now}, and not in {run.path}")
-        return found
-
-    def _unused(self) -> list[str]:
-        several = len(self._runs) > 1
-        return [
-            f"{label}:{name}" if several else name
-            for label, run in self._runs.items()
-            for name in run.parts
-            if name not in run.used
-        ]
-
-    def _check(self) -> None:
-        paths = ", ".join(run.path for run in self._runs.values())
-        if self._foreign:
-            raise ConfigError(
-                f"the new vocabulary is not that of {paths}",
-                details=[
-                    *_some(self._foreign),
-                    labelled("choose", "tokenizer.kind=run takes over the run's tokenizer"),
-                    labelled("or", "name the tables in init.fresh, to learn them anew"),
-                ],
-            )
-        if self._unlike:
-            raise ConfigError(
-                f"{len(self._unlike)} parameters have another shape in {paths}",
-                details=[
-                    *_some(self._unlike),
-                    labelled("choose", "the sizes of that run"),
-                    labelled("or", "name them in init.fresh, to start random"),
-                ],
-            )
-        if self._missing:
-            known = [name for run in self._runs.values() for name in run.parts]
-            lines = []
-            for name in self._missing[:_SHOWN]:
-                close = nearest(name, known)
-                lines.append(f"{name}" + (f"   (nearest: {close})" if close else ""))
-            raise ConfigError(
-                f"{len(self._missing)} parameters of the new model have no source in {paths}",
-                details=[
-                    *lines,
-                    *_rest(self._missing),
-                    labelled("either", "say which start random: init.fresh, as '.*cross_.*'"),
-                    labelled("or", "say what they are there: init.map, as 'encoder/ -> body/'"),
-                ],
-            )
-        unused = self._unused()
-        if self._cfg.use_all and unused:
-            raise ConfigError(
-                f"init.use_all: {len(unused)} parameters of {paths} would not be used",
-                details=_some(unused),
-            )
-
-    def _lines(self) -> list[str]:
-        lines = []
-        for run in self._runs.values():
-            steps = ", ".join(map(str, run.steps))
-            lines.append(
-                f"init: {len(run.used)} of {len(run.parts)} parameters of {run.path} "
-                f"(step {steps}, {run.group})"
-            )
-        if self._fresh:
-            lines.append(f"init: {len(self._fresh)} parameters start random: {_list(self._fresh)}")
-        lines += [f"note: {line}" for line in self._differences()]
-        if unused := self._unused():
-            lines.append(f"init: {len(unused)} parameters are not used: {_list(unused)}")
-        return lines
-
-
-def named_runs(runs: tuple[str, ...]) -> dict[str, str]:
-    """{name: directory} of `init.runs`; a run without a name has its number, from 0.
-
-    Raises:
-      ConfigError: a name comes twice.
-    """
-    found: dict[str, str] = {}
-    for number, text in enumerate(runs):
-        name, equals, path = text.partition("=")
-        if not equals or "/" in name:
-            name, path = str(number), text
-        if name in found:
-            refuse(f"init.runs: two runs are called {name!r}", ("given", ", ".join(runs)))
-        found[name] = path
-    return found
-
-
-def with_whole_paths(cfg: Config) -> Config:
-    """`cfg` with absolute paths of runs, and a tokenizer's run named where `init` names it."""
-    runs = {name: os.path.abspath(path) for name, path in named_runs(cfg.init.runs).items()}
-    texts = tuple(f"{name}={path}" for name, path in runs.items())
-    cfg = dataclasses.replace(cfg, init=dataclasses.replace(cfg.init, runs=texts))
-    tokenizer = cfg.tokenizer
-    if tokenizer.kind != "run":
-        return cfg
-    target = tokenizer.target_path and os.path.abspath(tokenizer.target_path)
-    path = os.path.abspath(tokenizer.path or next(iter(runs.values())))
-    tokenizer = dataclasses.replace(tokenizer, path=path, target_path=target)
-    return dataclasses.replace(cfg, tokenizer=tokenizer)
-
-
-def parse_rule(text: str) -> tuple[str, str, str]:
-    """'PATTERN -> [NAME:]REPLACEMENT' as (pattern, name or '', replacement).
-
-    Raises:
-      ConfigError: it has another form.
-    """
-    pattern, arrow, replacement = (part.strip() for part in text.partition("->"))
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        refuse(f"init.map: {pattern!r} is no regular expression", ("reason", str(error)))
-    if not arrow or not pattern:
-        refuse(
-            f"bad rule in init.map: {text!r}",
-            ("a rule is", "'PATTERN -> REPLACEMENT' or 'PATTERN -> NAME:REPLACEMENT'"),
-        )
-    name, colon, rest = replacement.partition(":")
-    return (pattern, name, rest) if colon else (pattern, "", replacement)
-
-
-def _some(lines: list[str]) -> list[str]:
-    return [*lines[:_SHOWN], *_rest(lines)]
-
-
-def _rest(lines: list[str]) -> list[str]:
-    return [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
-
-
-def _list(names: list[str]) -> str:
-    more = f", and {len(names) - 2 * _SHOWN} more" if len(names) > 2 * _SHOWN else ""
-    return ", ".join(names[: 2 * _SHOWN]) + more

@@ -9,6 +9,9 @@ os.environ.setdefault("NPROC", "64")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
 os.environ.setdefault("NO_COLOR", "1")
+# Compiling is most of what tests cost: XLA:CPU's older code generator takes half as long. `.ci/run`
+# repeats the laws of resuming and answering with that of users, as XLA_FLAGS= does for any test.
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 CACHE = pathlib.Path(
     os.environ.setdefault("SEQGEN_TEST_CACHE", f"{tempfile.gettempdir()}/seqgen-test-cache")
 )

@@ -4,10 +4,9 @@ import jax
 import numpy as np
 
 from seqgen import config, config_schema, data
-from seqgen.data.chat_template import ChatTemplate
+from seqgen.building import build_definition, make_generator
 from seqgen.data.config import TokenizerConfig
-from seqgen.data.tokenizer_store import build_dialogue_tokenizers, save_tokenizers
-from seqgen.runs import build_definition, make_generator
+from seqgen.data.tokenizer_store import build_tokenizers, save_tokenizers, wrap
 from seqgen.training.checkpoint import CheckpointStore
 from seqgen.training.run_directory import RunDirectory
 from seqgen.training.state import TrainState
@@ -42,11 +41,12 @@ def parts(kind, *, system_line=SYSTEM, tokenizer="byte"):
             "decode": {"max_length": 12},
         }
     )
-    tokenizers = build_dialogue_tokenizers(
+    vocabularies = build_tokenizers(
         TokenizerConfig(kind=tokenizer, vocab_size=320),
-        texts=lambda: iter(TEXTS * 4),
-        template=ChatTemplate.of(cfg.data),
+        source_texts=lambda: iter(TEXTS * 4),
+        target_texts=lambda: (),
     )
+    tokenizers = wrap(vocabularies, cfg.data)
     definition = build_definition(cfg, tokenizers, compute_dtype="float32")
     params = jax.jit(definition.init)(jax.random.key(3))
     params["output"]["table"] = params["output"]["table"] * 6

@@ -4,6 +4,7 @@ import functools
 
 import jax
 
+from seqgen.data.base_tokenizer import BaseTokenizer
 from seqgen.decoding import DecodeConfig
 from seqgen.inference import Generator
 from seqgen.models import ModelConfig, build_model
@@ -33,7 +34,7 @@ DECODERS = {
 }
 
 
-class Pieces:
+class Pieces(BaseTokenizer):
     """Longest pieces first; a text's first space is taken off, as subword tokenizers do."""
 
     vocab_size = VOCAB

@@ -117,8 +117,9 @@ def test_what_is_no_history_is_refused():
         model.chat([{"speaker": "user"}])
     with pytest.raises(ConfigError, match="did you mean   num_beams"):
         model.chat_stream(["hi"], num_beam=2)
-    with pytest.raises(ConfigError, match="masked"):
-        model.fill(["a [MASK]"])
+    for fill in (model.fill, model.fill_stream):
+        with pytest.raises(ConfigError, match=r"no masked language model, and cannot fill hidden"):
+            fill(["a [MASK]"])
 
 
 def test_to_a_language_model_turns_are_lines():

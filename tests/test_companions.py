@@ -12,9 +12,11 @@ from test_inference import Letters, lines, make
 from seqgen import companions
 from seqgen.decoding import DecodeConfig
 from seqgen.decoding.ensemble import EnsembleDefinition
+from seqgen.decoding.short_sources import cut_sources
 from seqgen.errors import ConfigError
 from seqgen.inference import Generator
-from seqgen.types import BOS_ID, Batch
+from seqgen.texts import Texts
+from seqgen.types import BOS_ID, EOS_ID, Batch
 
 
 def test_an_ensemble_answers_and_scores_as_any_model():
@@ -35,6 +37,50 @@ def test_an_ensemble_answers_and_scores_as_any_model():
 def test_limits_are_the_smallest():
     parts = [make(max_source_len=9), make(max_target_len=7), make(max_source_len=12)]
     assert companions.join(parts, ["a", "b", "c"], mean="log_probs").limits == (9, 7)
+
+
+class ShortSighted:
+    """A definition whose model is as a table of positions is: it takes no longer source."""
+
+    def __init__(self, definition, limit):
+        self.definition, self.limit = definition, limit
+
+    def bind(self, params):
+        model, limit = self.definition.bind(params), self.limit
+
+        class Model:
+            def encode(self, source, *, key=None):
+                assert source.ids.shape[1] <= limit
+                return model.encode(source, key=key)
+
+            def __getattr__(self, name):
+                return getattr(model, name)
+
+        return Model()
+
+
+def test_sources_too_long_for_a_draft_are_cut_for_it_alone():
+    plain, toy = make(DecodeConfig(batch_size=4)), make(seed=1)
+    draft = Generator(
+        ShortSighted(toy.definition, 5), toy.params, Letters(), Letters(), max_source_len=5
+    )
+    both = companions.with_draft(plain, draft, ("a", "b"))
+    texts = [*lines(3), "abcdefghijkl" * 2]
+    found, wanted = both.generate(texts), plain.generate(texts)
+    assert [row[0].ids for row in found] == [row[0].ids for row in wanted]
+    assert both.limits == plain.limits
+
+
+def test_a_cut_source_is_what_the_model_itself_would_be_given():
+    given = [[4, 5, 6, 7, 8, EOS_ID], [4, 5, 6, 7, EOS_ID], [9, EOS_ID], [4, 5, 6, EOS_ID]]
+    texts = Texts(Letters(), Letters(), 4, None, reads_prompts=False)
+    spelt = [Letters().decode(ids[:-1]) for ids in given]
+    own = [texts.encode(text, 0, DecodeConfig()) for text in spelt]
+    found = cut_sources(jax.tree.map(jax.numpy.asarray, sources(given, 12)), 4)
+    wanted = sources(own, 4)
+    for name in ("ids", "segments", "positions"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+    assert cut_sources(wanted, 4) is wanted
 
 
 class Foreign(Letters):
@@ -71,7 +117,7 @@ def test_measured_as_its_members_are(mean):
         definition = EnsembleDefinition(tuple(definitions), mean)
         step = companions.make_eval_step(definition)
         values = step({str(i): part for i, part in enumerate(params)}, batch)
-        return float(values["nll"].mean()), float(values["accuracy"].mean())
+        return float(values["loss"].mean()), float(values["accuracy"].mean())
 
     model = one.bind(first)
     log_probs = jax.nn.log_softmax(model.output_logits(model(batch)))

@@ -10,7 +10,7 @@ import pytest
 from cli.calls import call, stdin
 
 import seqgen
-from seqgen import config, experiment
+from seqgen import config, experiment, filling
 from seqgen.cli.main import main
 from seqgen.data.config import TokenizerConfig
 from seqgen.data.control_tokens import ControlTokenizer
@@ -149,9 +149,25 @@ def test_another_mark_and_what_is_refused():
     for options in ({"top_k": 0}, {"mark": ""}):
         with pytest.raises(ConfigError):
             model.fill_stream(["[MASK]"], **options)
-    for name in ("generate", "stream", "chat", "chat_stream", "score"):
-        with pytest.raises(ConfigError, match="masked language model, and cannot"):
-            getattr(model, name)(["a"])
+    for verb, names in {
+        "generate": ("generate", "stream", "stream_text"),
+        "chat": ("chat", "chat_stream"),
+        "score": ("score", "token_scores", "token_choices"),
+    }.items():
+        for name in names:
+            with pytest.raises(ConfigError, match=f"masked language model, and cannot {verb}\n"):
+                getattr(model, name)(["a"])
+
+
+def test_the_place_behind_a_mark_is_cut_once(monkeypatch):
+    """A part of a text is cut as it stands inside a line, behind an anchor; that by itself once."""
+    model, asked = filler("byte"), []
+    monkeypatch.delitem(vars(model), "_anchor", raising=False)
+    encode = model.tokenizer.encode
+    monkeypatch.setattr(model.tokenizer, "encode", lambda text: asked.append(text) or encode(text))
+    for line in ("the [MASK] sat on [MASK] mat", "a [MASK] b"):
+        model._row(line, 0, "[MASK]")
+    assert asked.count(filling._ANCHOR) == 1 and len(asked) == 1 + 5
 
 
 @pytest.fixture(scope="module")
@@ -206,12 +222,16 @@ def test_fill_as_a_command(trained, capsys):
         (["fill", "--text=a b"], "line 1 has no [MASK]"),
         (["fill", "--text=[MASK]", "--top_k=0"], "top_k: 0"),
         (["fill", "--text=[MASK]", "--input=x"], "give one of the two"),
-        (["fill", "--text=[MASK]", "--shortlist=5"], "text without sources"),
+        (["fill", "--text=[MASK]", "--draft=SELF"], "unknown option  --draft"),
         (["generate"], "seqgen fill"),
+        (["generate", "--shortlist=5"], "text without sources"),
+        (["generate", "--ensemble=SELF"], "which writes no text"),
+        (["generate", "--draft=SELF"], "which writes no text"),
         (["chat", "-p", "hi"], "seqgen fill"),
     ],
 )
 def test_what_cannot_be_filled_is_told(trained, words, cause, capsys):
+    words = [word.replace("SELF", str(trained)) for word in words]
     assert main([words[0], f"--workdir={trained}", *words[1:]]) == 2
     captured = capsys.readouterr()
     assert cause in captured.err and captured.out == "" and "Traceback" not in captured.err

@@ -25,14 +25,16 @@ ALLOWED: dict[str, set[str]] = {
     "texts": FOUNDATION | {"decoding"},
     "streaming": FOUNDATION | {"texts"},
     "chat": FOUNDATION | {"data", "texts", "streaming"},
-    "filling": FOUNDATION | {"decoding"},
+    "refusals": {"errors"},
+    "filling": FOUNDATION | {"decoding", "refusals"},
     "shortlists": FOUNDATION | {"decoding", "data"},
     "companions": FOUNDATION | {"decoding", "inference"},
     "programs": FOUNDATION | {"decoding"},
     "scoring": FOUNDATION | {"decoding", "texts", "programs"},
+    "search_options": FOUNDATION | {"decoding", "texts"},
     "inference": FOUNDATION
     | {"nn", "losses", "models", "decoding", "data", "texts"}
-    | {"chat", "streaming", "programs", "scoring"},
+    | {"chat", "streaming", "programs", "scoring", "search_options", "refusals"},
 }
 DOORS = {
     "optax": "training/",

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -10,6 +11,7 @@ from seqgen import config, experiment, runs
 from seqgen.cli.main import main
 from seqgen.errors import ConfigError
 from seqgen.named_parts import parts_of
+from seqgen.nn.low_rank import LowRankDefinition
 from seqgen.training.state import flatten, state_digest
 
 GPT = "configs/language_model/shakespeare_char.py:tiny"
@@ -61,7 +63,8 @@ def from_run(pretrained, *words):
 
 
 def test_a_whole_run_is_taken_over_with_its_tokenizer(root, folder, pretrained):
-    new, _ = train(root, folder, "whole", *from_run(pretrained))
+    narrow = "model.decoder.attention_window=4"
+    new, _ = train(root, folder, "whole", *from_run(pretrained, narrow))
     ours, theirs = listed(new), listed(pretrained)
     assert_same(ours, theirs, list(theirs))
     assert set(ours) == set(theirs)
@@ -73,6 +76,7 @@ def test_a_whole_run_is_taken_over_with_its_tokenizer(root, folder, pretrained):
     (event,) = [row for row in events if row["event"] == "initialised"]
     assert event["runs"][0]["path"] == str(pretrained) and event["runs"][0]["steps"] == [0]
     assert event["fresh"] == event["unused"] == []
+    assert event["differences"] == [f"{narrow}, and None in {pretrained}"]
 
 
 def test_stacked_layers_come_from_listed_ones_and_partly(root, folder, pretrained):
@@ -214,15 +218,30 @@ def test_two_parts_make_one_model(root, folder, pretrained):
     assert [run["path"] for run in event["runs"]] == [str(bert), str(gpt)]
 
 
-def test_low_rank_matrices_are_kept_apart_and_merged_on_loading(root, folder, pretrained):
+def test_low_rank_matrices_are_kept_apart_and_merged_on_loading(
+    root, folder, pretrained, monkeypatch
+):
     words = from_run(
         pretrained, "lora.rank=2", "lora.targets=.*(query|up)/kernel", "train.num_steps=3"
     )
-    new, state = train(root, folder, "lora", *words, "optimizer.learning_rate=0.05")
+    merge, evaluated = LowRankDefinition.merge, []
+
+    def spy(self, params):
+        found = merge(self, params)
+        if not isinstance(params["target_embedding"]["table"], jax.core.Tracer):
+            evaluated.append(jax.device_get(found))
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LowRankDefinition, "merge", spy)
+        often = ("evaluation.split=train", "train.eval_every_steps=2")
+        new, state = train(root, folder, "lora", *words, *often, "optimizer.learning_rate=0.05")
+    assert len(evaluated) == 2, "once an evaluation, not once a batch"
     kept = {name: np.asarray(leaf) for name, leaf in flatten(state.params).items()}
     theirs, merged = listed(pretrained), listed(new)
     assert_same(kept, theirs, list(theirs))
     assert set(merged) == set(theirs)
+    assert_same(flatten(evaluated[-1]), flatten(runs.Run.open(new).params()), flatten(evaluated[0]))
     for name, leaf in merged.items():
         expected = kept[name]
         if f"lora/{name}/a" in kept:

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from seqgen import data, runs
+from seqgen import building, data
 from seqgen.benchmarking import machine
 from seqgen.benchmarking.results import Row
 from seqgen.benchmarking.tasks import Training
@@ -39,7 +39,7 @@ def measure_pace(training: Training, *, repeats: int, deadline: float = float("i
     """
     cfg = training.config()
     text = data.prepare(cfg.data, cfg.tokenizer, workdir=None)
-    definition = runs.build_definition(cfg, text.tokenizers, compute_dtype=training.dtype)
+    definition = building.build_definition(cfg, text.tokenizers, compute_dtype=training.dtype)
     setup = TrainSetup.of(
         definition,
         train_cfg=cfg.train,

@@ -10,7 +10,7 @@ import pathlib
 import time
 from typing import Any
 
-from seqgen import data, experiment, runs
+from seqgen import experiment, run_evaluation, runs
 from seqgen.benchmarking import curves, flops, machine
 from seqgen.benchmarking.cells import Plan
 from seqgen.benchmarking.results import Row
@@ -83,8 +83,7 @@ def train_one(training: Training) -> Row:
 def _flops_per_token(run: runs.Run) -> float:
     """Training FLOPs of one real target token, at the mean lengths of validation pairs."""
     cfg = run.config
-    text = data.prepare(cfg.data, cfg.tokenizer, workdir=run.path, tokenizers=run.tokenizers)
-    examples = text.examples(cfg.evaluation.split, max_examples=PROBED_EXAMPLES)
+    examples = run.prepare().examples(cfg.evaluation.split, max_examples=PROBED_EXAMPLES)
 
     def mean_length(side: str, tokenizer: Any) -> int:
         lengths = [len(tokenizer.encode(example[side])) + 1 for example in examples]
@@ -108,9 +107,9 @@ def _test_scores(folder: pathlib.Path, task: Task) -> dict[str, Any]:
         "base_metrics": ("exact_match", "bleu"),  # TER needs minutes where answers go in circles
     }
     try:
-        report, examples, hypotheses = runs.evaluate(folder, split="test", **options)
+        report, examples, hypotheses = run_evaluation.evaluate(folder, split="test", **options)
     except DataError:
-        report, examples, hypotheses = runs.evaluate(folder, split="val", **options)
+        report, examples, hypotheses = run_evaluation.evaluate(folder, split="val", **options)
     names = ("split", "loss", "bleu", "exact_match", "signature")
     found = {name: report[name] for name in names}
     if task.edges:

@@ -137,6 +137,11 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("none", "int8"),
         help="hold the matrices in 8 bits and round what they are multiplied with (default none)",
     )
+    add_malloc_argument(parser)
+
+
+def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of verbs whose runs answer text; `runs_of` reads those about other runs."""
     parser.add_argument(
         "--shortlist",
         type=int,
@@ -163,7 +168,6 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="a smaller run of the same vocabulary proposes tokens: the same greedy text in fewer "
         "passes of the model",
     )
-    add_malloc_argument(parser)
 
 
 def add_malloc_argument(parser: argparse.ArgumentParser) -> None:

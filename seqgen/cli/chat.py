@@ -9,7 +9,13 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from seqgen.cli.arguments import add_run_arguments, add_verb, parse_checkpoint, require_run
+from seqgen.cli.arguments import (
+    add_answer_arguments,
+    add_run_arguments,
+    add_verb,
+    parse_checkpoint,
+    runs_of,
+)
 from seqgen.cli.generate import add_decode_arguments, decode_options
 from seqgen.cli.text_files import read_lines, unescape
 from seqgen.errors import ConfigError, SeqgenError, labelled
@@ -46,6 +52,7 @@ def add_parser(verbs: Any) -> None:
         run=run,
     )
     add_run_arguments(parser)
+    add_answer_arguments(parser)
     parser.add_argument("-p", dest="text", metavar="TEXT", help="say TEXT, print the reply, end")
     add_decode_arguments(parser)
 
@@ -53,18 +60,19 @@ def add_parser(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Load, then read, reply and write until there is no more to read."""
     checkpoint = parse_checkpoint(args.checkpoint)
-    workdir = require_run(args.workdir)
+    workdirs, companions = runs_of(args)
     options = decode_options(args)
     from seqgen import runs
     from seqgen.conversation import Conversation
     from seqgen.filling import Filler
 
     model = runs.load(
-        workdir,
+        workdirs,
         checkpoint=checkpoint,
         compute_dtype=args.compute_dtype,
         quantize=args.quantize,
         shortlist=args.shortlist,
+        **companions,
     )
     if isinstance(model, Filler):
         model.chat()  # says what to do instead

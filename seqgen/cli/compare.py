@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if args.draws < 100:
         raise ConfigError(f"--draws={args.draws} is too few for an interval; take 100 or more")
     folders = [require_run(args.run_a), require_run(args.run_b)]
-    from seqgen import config, runs
+    from seqgen import config, run_evaluation
     from seqgen.evaluation import significance
     from seqgen.evaluation.references import references_of
 
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     for path in folders:
         with line_counter(f"{path}: decoded") as progress:
             results.append(
-                runs.evaluate(
+                run_evaluation.evaluate(
                     path,
                     split=args.split,
                     checkpoint=checkpoint,

@@ -7,7 +7,13 @@ import math
 import sys
 from typing import Any
 
-from seqgen.cli.arguments import add_run_arguments, add_verb, parse_checkpoint, runs_of
+from seqgen.cli.arguments import (
+    add_answer_arguments,
+    add_run_arguments,
+    add_verb,
+    parse_checkpoint,
+    runs_of,
+)
 from seqgen.cli.counter import line_counter
 from seqgen.cli.text_files import output
 from seqgen.errors import ConfigError
@@ -29,6 +35,7 @@ def add_parser(verbs: Any) -> None:
         run=run,
     )
     add_run_arguments(parser)
+    add_answer_arguments(parser)
     parser.add_argument(
         "--split",
         help="file stem such as val or test_2016; test = the only test split (default test, or val "
@@ -87,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     edges = _edges(args.by_length)
     metrics = _metrics(args.metrics)
     workdirs, companions = runs_of(args)
-    from seqgen import config, runs
+    from seqgen import config, run_evaluation
     from seqgen.evaluation import by_length, scores, table
     from seqgen.evaluation.references import references_of
 
@@ -100,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(output(args.output)) if args.output else None
         with line_counter("decoded") as progress:
-            report, examples, hypotheses = runs.evaluate(
+            report, examples, hypotheses = run_evaluation.evaluate(
                 workdirs,
                 split=args.split,
                 checkpoint=checkpoint,
@@ -161,13 +168,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+_OF_ANSWERS = (
+    *("num_beams", "length_penalty", "shortlist", "draft"),
+    *("output", "by_length", "three_ways"),
+)
+
+
 def _refuse_answers(args: argparse.Namespace) -> None:
     """Refuse options about decoded lines, of which text without sources has none."""
-    given = [
-        f"--{name}"
-        for name in ("num_beams", "length_penalty", "output", "by_length", "three_ways")
-        if getattr(args, name) not in (None, False)
-    ]
+    given = [f"--{name}" for name in _OF_ANSWERS if getattr(args, name) not in (None, False)]
+    given += ["--metrics"] if args.metrics else []
     if args.quantize != "none":
         given.append(f"--quantize={args.quantize}")
     if given:

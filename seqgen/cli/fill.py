@@ -60,7 +60,6 @@ def run(args: argparse.Namespace) -> int:
         checkpoint=checkpoint,
         compute_dtype=args.compute_dtype,
         quantize=args.quantize,
-        shortlist=args.shortlist,
     )
     if not isinstance(model, Filler):
         model.fill()  # says what to do instead

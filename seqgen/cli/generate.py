@@ -9,7 +9,13 @@ import math
 import sys
 from typing import Any
 
-from seqgen.cli.arguments import add_run_arguments, add_verb, parse_checkpoint, runs_of
+from seqgen.cli.arguments import (
+    add_answer_arguments,
+    add_run_arguments,
+    add_verb,
+    parse_checkpoint,
+    runs_of,
+)
 from seqgen.cli.counter import Totals, line_counter
 from seqgen.cli.evaluate import add_search_arguments, search_options
 from seqgen.cli.text_files import escape, output, read_lines, unescape
@@ -37,6 +43,7 @@ def add_parser(verbs: Any) -> None:
         run=run,
     )
     add_run_arguments(parser)
+    add_answer_arguments(parser)
     parser.add_argument("--input", default="-", metavar="FILE", help="- is stdin (default)")
     parser.add_argument(
         "--prompt",

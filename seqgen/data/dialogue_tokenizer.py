@@ -2,12 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from seqgen.data import cache, order
+from seqgen.data import order
+from seqgen.data.base_tokenizer import WrappedTokenizer
 from seqgen.data.chat_template import (
     OMITTED,
     SYSTEM_LINE,
@@ -22,7 +22,7 @@ from seqgen.errors import DataError, labelled
 LEAST_ROOM = 8  # tokens beside the system line
 
 
-class DialogueTokenizer:
+class DialogueTokenizer(WrappedTokenizer):
     """The source side of dialogues: text is what `ChatTemplate.read` reads.
 
     A history is `[system line] [omitted] turn ... turn reply`, where the system line is its mark,
@@ -40,17 +40,8 @@ class DialogueTokenizer:
     """
 
     def __init__(self, inner: ControlTokenizer, template: ChatTemplate):
-        self.inner = inner
+        super().__init__(inner, "dialogue", dataclasses.asdict(template))
         self.template = template
-        self.kind = inner.kind
-        self.multiline = inner.multiline
-        self.options = inner.options
-        self.vocab_size = inner.vocab_size
-        self.vocabulary = inner.fingerprint
-        self.record = {**inner.record, "dialogue": dataclasses.asdict(template)}
-        self.fingerprint = cache.digest_json(
-            ["dialogue", dataclasses.asdict(template), inner.fingerprint]
-        )
         ids = inner.control_ids
         self._end, self._omitted = ids[TURN_END], ids[OMITTED]
         self._speaker = {name: ids[speaker_mark(name)] for name in template.speakers}
@@ -77,6 +68,16 @@ class DialogueTokenizer:
             )
         return head, room
 
+    @property
+    def vocabulary_fingerprint(self) -> str:
+        """That of the replies."""
+        return self.inner.vocabulary_fingerprint
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The control tokens and the template."""
+        return {**self.inner.record, "dialogue": dataclasses.asdict(self.template)}
+
     def encode(self, text: str) -> list[int]:
         """Ids of a history, without BOS_ID and EOS_ID.
 
@@ -98,21 +99,9 @@ class DialogueTokenizer:
         seeds = (order.fold(seed, turn) for turn in reversed(range(len(history.turns))))
         return self._ids(history, lambda turn: self.inner.sample(turn, seed=next(seeds)))
 
-    def decode(self, ids: Any) -> str:
-        """The texts of a history without its marks."""
-        return self.inner.decode(ids)
-
-    def piece_bytes(self, token_id: int) -> bytes:
-        """What a token adds to a text, in UTF-8; nothing, if it is a mark."""
-        return self.inner.piece_bytes(token_id)
-
     def count_truncated(self, ids: np.ndarray) -> int:
         """How many of the histories in flat `ids` have lost something of their beginning."""
         return int((ids == self._omitted).sum())
-
-    def save(self, path: Path) -> None:
-        """Write what the inner tokenizer is made of."""
-        self.inner.save(path)
 
     def _ids(self, history: History, cut: Callable[[str], Sequence[int]]) -> list[int]:
         reply = self._speaker[history.reply_speaker]

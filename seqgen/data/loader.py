@@ -16,7 +16,7 @@ from seqgen.data.tokenizer import utf8
 from seqgen.data.tokenizer_store import Tokenizers
 from seqgen.data.training_set import TrainingSet, eval_plan, overlong, pair_ids
 from seqgen.errors import DataError
-from seqgen.types import UNK_ID, Batch, MaskedBatch, nearest
+from seqgen.types import UNK_ID, AnyBatch, nearest
 
 Report = Callable[[str], None]
 
@@ -50,6 +50,7 @@ class TextData:
         self._say = report or (lambda message: None)
         self._tokenized: dict[str, TokenizedSplit] = {}
         self._training: Any = None  # TrainingSet, ContiguousText or PretrainingText
+        self._held_out: dict[tuple[str, int], PretrainingText] = {}  # by split and lines
         self.fingerprint = {
             "corpus": corpus_fingerprint(self.splits, cfg),
             "source_tokenizer": tokenizers.source.fingerprint,
@@ -109,7 +110,7 @@ class TextData:
         seed: int = 0,
         shard_index: int = 0,
         shard_count: int = 1,
-    ) -> Iterator[tuple[Batch | MaskedBatch, BatchInfo]]:
+    ) -> Iterator[tuple[AnyBatch, BatchInfo]]:
         """Batches `start`, `start + 1`, ... without end, made ahead by a background thread.
 
         Batch i is a pure function of (corpus, config, rows_multiple, seed, i): every training
@@ -134,7 +135,7 @@ class TextData:
             )
         training, plan = self._planned(rows_multiple, seed)
 
-        def make(index: int) -> tuple[Batch | MaskedBatch, BatchInfo]:
+        def make(index: int) -> tuple[AnyBatch, BatchInfo]:
             batch = training.batch(plan, index, seed=seed)
             if shard_count > 1:
                 rows = len(batch.labels) // shard_count
@@ -153,7 +154,7 @@ class TextData:
 
     def eval_batches(
         self, split: str, *, max_examples: int = 0, rows_multiple: int = 1
-    ) -> Iterator[Batch | MaskedBatch]:
+    ) -> Iterator[AnyBatch]:
         """The first `max_examples` (0 = all) examples of a split once each, in few shapes.
 
         Pairs over the limits are cut to them; unused rows have weight 0. Of contiguous text, each
@@ -165,8 +166,12 @@ class TextData:
         if not count:
             return
         if self.cfg.contiguous and self.cfg.objective.name != "causal":
-            text = PretrainingText(ids, self.cfg, self._marking(), count=count, held_out=True)
-            yield from text.eval_batches(rows_multiple)
+            key = (split, count)
+            if key not in self._held_out:
+                self._held_out[key] = PretrainingText(
+                    ids, self.cfg, self._marking(), count=count, held_out=True
+                )
+            yield from self._held_out[key].eval_batches(rows_multiple)
             return
         if self.cfg.contiguous:
             shape = text_shape(self.cfg, rows_multiple=rows_multiple)
@@ -258,8 +263,8 @@ class TextData:
 
 
 def _made_ahead(
-    make: Callable[[int], tuple[Batch | MaskedBatch, BatchInfo]], *, start: int, depth: int
-) -> Iterator[tuple[Batch | MaskedBatch, BatchInfo]]:
+    make: Callable[[int], tuple[AnyBatch, BatchInfo]], *, start: int, depth: int
+) -> Iterator[tuple[AnyBatch, BatchInfo]]:
     """make(start), make(start + 1), ..., up to `depth` of them made before they are asked for."""
     import grain  # a second to import, and wanted only here
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from seqgen.data import cache
 from seqgen.data.chat_template import ChatTemplate
 from seqgen.data.config import DataConfig, TokenizerConfig
-from seqgen.data.dialogue import tokenizer_texts
+from seqgen.data.dialogue import DialogueSource
 from seqgen.data.given_tokenizer import digest_given
 from seqgen.data.loader import Report, TextData
 from seqgen.data.sources import Source, open_splits
@@ -18,15 +17,13 @@ from seqgen.data.token_cache import read_all
 from seqgen.data.tokenizer_store import (
     TOKENIZER_JSON,
     Tokenizers,
-    build_dialogue_tokenizers,
-    build_multiline_tokenizers,
+    build_line_tokenizer,
     build_tokenizers,
-    dialogue_tokenizers,
     load_tokenizers,
-    multiline_tokenizers,
     read_record,
     save_tokenizers,
     take_vocabularies,
+    wrap,
 )
 from seqgen.errors import DataError
 
@@ -113,11 +110,7 @@ def _tokenizers(
         return load_tokenizers(directory)
     if taken:
         say(f"taking the tokenizer of {tokenizer_cfg.path}")
-        made = take_vocabularies(tokenizer_cfg, lowercase=cfg.lowercase)
-        if cfg.contiguous:
-            made = multiline_tokenizers(made.target, marks)
-        elif template:
-            made = dialogue_tokenizers(made.target, template)
+        made = wrap(take_vocabularies(tokenizer_cfg, lowercase=cfg.lowercase), cfg)
         if directory is not None:
             cache.build_once(
                 directory, lambda target: save_tokenizers(made, target, made_from=made_from)
@@ -127,31 +120,7 @@ def _tokenizers(
 
     def build(target: Path) -> None:
         say(f"making the {tokenizer_cfg.kind} tokenizer")
-
-        def texts(side: str) -> Callable[[], Iterator[str]]:
-            return lambda: (pair[side] for chunk in read_all(train, count) for pair in chunk)
-
-        if cfg.contiguous:
-            made = build_multiline_tokenizers(
-                tokenizer_cfg,
-                texts=texts("target"),
-                lowercase=cfg.lowercase,
-                marks=marks,
-            )
-        elif template:
-            made = build_dialogue_tokenizers(
-                tokenizer_cfg,
-                texts=functools.partial(_turns, train, count, template),
-                template=template,
-                lowercase=cfg.lowercase,
-            )
-        else:
-            made = build_tokenizers(
-                tokenizer_cfg,
-                source_texts=texts("source"),
-                target_texts=texts("target"),
-                lowercase=cfg.lowercase,
-            )
+        made = wrap(_vocabularies(cfg, tokenizer_cfg, train, count), cfg)
         save_tokenizers(made, target, made_from=made_from)
 
     cache.build_once(cached, build)
@@ -168,6 +137,23 @@ def _tokenizers(
     return tokenizers
 
 
-def _turns(train: Source, count: int, template: ChatTemplate) -> Iterator[str]:
-    """What the vocabulary of dialogues is learnt from."""
-    return tokenizer_texts(itertools.chain.from_iterable(read_all(train, count)), template)
+def _vocabularies(
+    cfg: DataConfig, tokenizer_cfg: TokenizerConfig, train: Source, count: int
+) -> Tokenizers:
+    """What cuts text, learnt from the first `count` examples (or given)."""
+
+    def texts(side: str) -> Callable[[], Iterator[str]]:
+        return lambda: (pair[side] for chunk in read_all(train, count) for pair in chunk)
+
+    if cfg.contiguous:
+        return build_line_tokenizer(tokenizer_cfg, texts=texts("target"), lowercase=cfg.lowercase)
+    source_texts, target_texts = texts("source"), texts("target")
+    if cfg.source == "dialogue":
+        assert isinstance(train, DialogueSource)
+        source_texts, target_texts = functools.partial(train.vocabulary_texts, count), lambda: ()
+    return build_tokenizers(
+        tokenizer_cfg,
+        source_texts=source_texts,
+        target_texts=target_texts,
+        lowercase=cfg.lowercase,
+    )

@@ -1,19 +1,20 @@
 """Making, saving and loading the tokenizers of a run, whatever their kind."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from seqgen.data import cache
+from seqgen.data.base_tokenizer import BaseTokenizer, WrappedTokenizer
 from seqgen.data.chat_template import ChatTemplate
-from seqgen.data.config import TokenizerConfig
+from seqgen.data.config import DataConfig, TokenizerConfig
 from seqgen.data.control_tokens import ControlTokenizer
 from seqgen.data.dialogue_tokenizer import DialogueTokenizer
 from seqgen.data.huggingface_tokenizer import HuggingFaceTokenizer
 from seqgen.data.huggingface_vocabulary import KINDS, Vocabulary
 from seqgen.data.multiline import LINE_END, MultilineTokenizer
-from seqgen.data.tokenizer import ByteTokenizer, SavableTokenizer, TableTokenizer, build_table
+from seqgen.data.tokenizer import ByteTokenizer, TableTokenizer, build_table
 from seqgen.errors import ConfigError, DataError, labelled
 
 TOKENIZER_JSON = "tokenizer.json"
@@ -27,21 +28,18 @@ class Tokenizers:
     vocabulary of the target's.
     """
 
-    source: SavableTokenizer
-    target: SavableTokenizer
+    source: BaseTokenizer
+    target: BaseTokenizer
 
     @property
     def joint(self) -> bool:
         """One vocabulary for both sides."""
-        source, target = (
-            getattr(side, "vocabulary", side.fingerprint) for side in (self.source, self.target)
-        )
-        return source == target
+        return self.source.vocabulary_fingerprint == self.target.vocabulary_fingerprint
 
     @property
     def multiline(self) -> bool:
         """They read text of several lines, without sources."""
-        return getattr(self.target, "multiline", False)
+        return self.target.multiline
 
 
 def build_tokenizers(
@@ -93,76 +91,54 @@ def build_tokenizers(
     )
 
 
-def build_multiline_tokenizers(
-    cfg: TokenizerConfig,
-    *,
-    texts: Callable[[], Iterable[str]],
-    lowercase: bool = False,
-    marks: Sequence[str] | None = None,
+def build_line_tokenizer(
+    cfg: TokenizerConfig, *, texts: Callable[[], Iterable[str]], lowercase: bool = False
 ) -> Tokenizers:
-    """The one tokenizer of text without sources; see `build_tokenizers`.
+    """The one tokenizer of text without sources, line ends too; see `build_tokenizers`.
 
     Args:
       texts: gives the training text line by line, each with its line end.
-      marks: names of control tokens beside `cfg.vocab_size`; None = a tokenizer without them.
-
-    Raises:
-      DataError: also if it could not write a line end.
     """
     from seqgen.data import sentencepiece_tokenizer as pieces
 
     if cfg.kind in ("bpe", "unigram"):
         lines = (text.removesuffix(LINE_END) for text in texts())
-        one: Any = pieces.train_sentencepiece(lines, cfg, lowercase=lowercase, own=(LINE_END,))
-    else:
+        one = pieces.train_sentencepiece(lines, cfg, lowercase=lowercase, own=(LINE_END,))
+        return Tokenizers(one, one)
 
-        def parts() -> Iterator[str]:
-            for text in texts():
-                yield text.removesuffix(LINE_END)
-                yield LINE_END
+    def parts() -> Iterator[str]:
+        for text in texts():
+            yield text.removesuffix(LINE_END)
+            yield LINE_END
 
-        one = build_tokenizers(
-            cfg, source_texts=parts, target_texts=lambda: (), lowercase=lowercase
-        ).target
-    return multiline_tokenizers(one, marks)
+    return build_tokenizers(cfg, source_texts=parts, target_texts=lambda: (), lowercase=lowercase)
 
 
-def multiline_tokenizers(vocabulary: Any, marks: Sequence[str] | None) -> Tokenizers:
-    """The tokenizer of text without sources over a vocabulary; see `build_multiline_tokenizers`."""
-    one: Any = MultilineTokenizer(vocabulary)
-    if marks is not None:
-        one = ControlTokenizer(one, marks)
-    return Tokenizers(one, one)
+def wrap(vocabularies: Tokenizers, cfg: DataConfig) -> Tokenizers:
+    """The tokenizers of a corpus, made of those that cut its text.
 
-
-def build_dialogue_tokenizers(
-    cfg: TokenizerConfig,
-    *,
-    texts: Callable[[], Iterable[str]],
-    template: ChatTemplate,
-    lowercase: bool = False,
-) -> Tokenizers:
-    """One vocabulary with the template's control tokens: histories one side, replies the other.
-
-    Args:
-      texts: of turns, in a fixed order.
+    Text without sources has one, with the marks of its objective; dialogues have histories on one
+    side and replies on the other, in one vocabulary; pairs take them as they are.
 
     Raises:
-      DataError: also if the template has no room for a turn; see `build_tokenizers`.
+      DataError: text without sources needs a line end, which the vocabulary cannot write; or the
+        system line leaves no room for a turn.
     """
-    made = build_tokenizers(cfg, source_texts=texts, target_texts=lambda: (), lowercase=lowercase)
-    return dialogue_tokenizers(made.target, template)
+    if cfg.contiguous:
+        one: BaseTokenizer = MultilineTokenizer(vocabularies.target)
+        if cfg.objective.marks is not None:
+            one = ControlTokenizer(one, cfg.objective.marks)
+        return Tokenizers(one, one)
+    if cfg.source == "dialogue":
+        template = ChatTemplate.of(cfg)
+        replies = ControlTokenizer(vocabularies.target, template.control_names)
+        return Tokenizers(DialogueTokenizer(replies, template), replies)
+    return vocabularies
 
 
-def dialogue_tokenizers(vocabulary: Any, template: ChatTemplate) -> Tokenizers:
-    """The tokenizers of dialogues over a vocabulary; see `build_dialogue_tokenizers`."""
-    replies = ControlTokenizer(vocabulary, template.control_names)
-    return Tokenizers(DialogueTokenizer(replies, template), replies)
-
-
-def vocabulary_of(tokenizer: Any) -> Any:
-    """What cuts text inside a tokenizer, without what is put around it for a kind of data."""
-    while hasattr(tokenizer, "inner"):
+def vocabulary_of(tokenizer: BaseTokenizer) -> BaseTokenizer:
+    """What cuts text inside a tokenizer, without what `wrap` put around it."""
+    while isinstance(tokenizer, WrappedTokenizer):
         tokenizer = tokenizer.inner
     return tokenizer
 
@@ -174,8 +150,8 @@ def take_vocabularies(cfg: TokenizerConfig, *, lowercase: bool) -> Tokenizers:
       DataError: a run has no tokenizer, or one that treats capitals otherwise than `lowercase`.
     """
     paths = (cfg.path, cfg.target_path or cfg.path)
-    runs = [load_tokenizers(Path(path) / "tokenizer") for path in paths]
-    one, other = vocabulary_of(runs[0].source), vocabulary_of(runs[1].target)
+    runs = {path: load_tokenizers(Path(path) / "tokenizer") for path in dict.fromkeys(paths)}
+    one, other = vocabulary_of(runs[paths[0]].source), vocabulary_of(runs[paths[1]].target)
     for path, vocabulary in zip(paths, (one, other), strict=True):
         if vocabulary.lowercase != lowercase:
             wanted = str(vocabulary.lowercase).lower()
@@ -201,14 +177,14 @@ def save_tokenizers(tokenizers: Tokenizers, directory: Path, *, made_from: str) 
         name = f"{stem}{suffix}"
         tokenizer.save(directory / name)
         entries[side] = {
-            "multiline": getattr(tokenizer, "multiline", False),
+            "multiline": tokenizer.multiline,
             "kind": tokenizer.kind,
             "file": name,
             "file_digest": cache.digest_file(directory / name),
             "fingerprint": tokenizer.fingerprint,
             "vocab_size": tokenizer.vocab_size,
-            "options": getattr(tokenizer, "options", {}),
-            **getattr(tokenizer, "record", {}),
+            "options": tokenizer.options,
+            **tokenizer.record,
         }
     cache.write_json(
         directory / TOKENIZER_JSON,
@@ -246,7 +222,7 @@ def read_record(directory: Path) -> dict[str, Any]:
     return record
 
 
-def _load(directory: Path, entry: dict[str, Any]) -> Any:
+def _load(directory: Path, entry: dict[str, Any]) -> BaseTokenizer:
     from seqgen.data import sentencepiece_tokenizer as pieces
 
     try:
@@ -258,7 +234,9 @@ def _load(directory: Path, entry: dict[str, Any]) -> Any:
             raise ValueError(f"{path} was changed after it was saved")
         fields = {} if entry["kind"] == "sentencepiece" else cache.read_json(path)
         if entry["kind"] == "sentencepiece":
-            one: Any = pieces.SentencePieceTokenizer(path.read_bytes(), **entry["options"])
+            one: BaseTokenizer = pieces.SentencePieceTokenizer(
+                path.read_bytes(), **entry["options"]
+            )
         elif entry["kind"] in KINDS.values():
             one = HuggingFaceTokenizer(
                 Vocabulary(**fields["vocabulary"]), lowercase=fields["lowercase"]
@@ -269,12 +247,13 @@ def _load(directory: Path, entry: dict[str, Any]) -> Any:
             one = TableTokenizer(fields.pop("pieces"), **fields)
         if entry.get("multiline"):
             one = MultilineTokenizer(one)
-        if "controls" in entry:
-            one = ControlTokenizer(one, entry["controls"])
-        if "dialogue" in entry:
-            options = {**entry["dialogue"], "speakers": tuple(entry["dialogue"]["speakers"])}
-            one = DialogueTokenizer(one, ChatTemplate(**options))
-        return one
+        if "controls" not in entry:
+            return one
+        marked = ControlTokenizer(one, entry["controls"])
+        if "dialogue" not in entry:
+            return marked
+        options = {**entry["dialogue"], "speakers": tuple(entry["dialogue"]["speakers"])}
+        return DialogueTokenizer(marked, ChatTemplate(**options))
     except ConfigError:  # not installed
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:

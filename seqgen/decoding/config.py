@@ -168,7 +168,10 @@ class DecodeConfig:
         (), minimum=0, help="target ids that end an answer as EOS does"
     )
     contrastive_k: int = option(
-        0, minimum=0, help="contrastive search among so many likeliest tokens; 0 = off"
+        0,
+        minimum=0,
+        maximum=256,
+        help="contrastive search among so many likeliest tokens; 0 = off",
     )
     penalty_alpha: float = option(
         0.6,
@@ -235,6 +238,18 @@ class DecodeConfig:
         elif overrides.get("num_beams", 1) != 1:
             overrides.setdefault("do_sample", False)
         return dataclasses.replace(self, **overrides)
+
+    def plain(self, num_beams: int) -> "DecodeConfig":
+        """Greedy or beam search for one answer, without the options that it would not read.
+
+        Raises:
+          ConfigError: if `num_beams` is out of its range.
+        """
+        aside: dict[str, Any] = {"num_return_sequences": 1, "do_sample": False}
+        aside |= {"num_beam_groups": 1, "contrastive_k": 0}
+        if num_beams == 1:
+            aside |= {"coverage_penalty": 0.0, "required_words": ()}
+        return dataclasses.replace(self, num_beams=num_beams, **aside)
 
     def shape(self, *, drafted: bool = False) -> SearchShape:
         """The static part; `drafted`: a draft model proposes tokens."""

@@ -8,15 +8,16 @@ hypothesis can be completed at every step, and a beam of any width meets all phr
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from seqgen.decoding.bans import ANY_ID
+from seqgen.decoding.id_tables import Encode, power_of_two, written_ids
 from seqgen.errors import ConfigError
-from seqgen.types import EOS_ID, UNK_ID, Array
+from seqgen.types import EOS_ID, Array
 
 _FEWEST_STATES, _FEWEST_TOKENS = 64, 16
 _MOST_STATES = 1 << 15
@@ -80,7 +81,7 @@ def require_words(
 
 def required_table(
     words: Sequence[str],
-    encode: Callable[[str], Sequence[int]],
+    encode: Encode,
     *,
     banned: Sequence[str] = (),
     stop_token_ids: Sequence[int] = (),
@@ -99,7 +100,7 @@ def required_table(
       ConfigError: a phrase is empty, cannot be written in the vocabulary, or holds a banned text or
         a stop token; or there are too many.
     """
-    phrases = [_phrase(word, encode) for word in words]
+    phrases = [written_ids("required_words", word, encode) for word in words]
     if not phrases:
         return None
     for text in banned:
@@ -120,7 +121,8 @@ def required_table(
     alphabet = sorted({token for phrase in kept for token in phrase})
     moves, whole = _automaton(kept, alphabet)
     missing = _fewest_tokens(moves, whole)
-    states, tokens = _room(len(moves), _FEWEST_STATES), _room(len(alphabet), _FEWEST_TOKENS)
+    states = power_of_two(len(moves), fewest=_FEWEST_STATES)
+    tokens = power_of_two(len(alphabet), fewest=_FEWEST_TOKENS)
     table = np.zeros((states, tokens + 1), np.int32)
     table[: len(moves), : len(alphabet)] = moves[:, :-1]
     table[: len(moves), -1] = moves[:, -1]
@@ -137,16 +139,6 @@ def tokens_needed(words: RequiredWords, prefix: Sequence[int]) -> int:
     for token in prefix:
         state = words.follow(state, jnp.int32(token))
     return len(prefix) + int(words.missing[state])
-
-
-def _phrase(word: str, encode: Callable[[str], Sequence[int]]) -> tuple[int, ...]:
-    ids = tuple(encode(word))
-    if not ids or UNK_ID in ids:
-        raise ConfigError(
-            f"required_words {word!r} cannot be written in the target vocabulary",
-            details=["a part of it is the unknown token there" if ids else "it has no tokens"],
-        )
-    return ids
 
 
 def _holds(phrase: Sequence[int], part: Sequence[int]) -> bool:
@@ -197,10 +189,6 @@ def _fewest_tokens(moves: np.ndarray, whole: Sequence[bool]) -> np.ndarray:
     while (missing == far).any():
         missing = np.minimum(missing, missing[moves].min(axis=1) + 1)
     return missing
-
-
-def _room(count: int, fewest: int) -> int:
-    return max(fewest, 1 << (count - 1).bit_length())
 
 
 def end_ids(stop_token_ids: Array | None) -> Array:

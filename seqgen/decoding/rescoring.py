@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from seqgen.models.base import Decodable
 from seqgen.types import BOS_ID, PAD_ID, Array, PyTree, Sequences
 
+_CHUNK_LEN = 8
+
 
 def target_log_probs(
     model: Decodable,
@@ -16,7 +18,7 @@ def target_log_probs(
     lengths: Array,
     *,
     first_ids: Array | None = None,
-    chunk_len: int = 8,
+    chunk_len: int = _CHUNK_LEN,
 ) -> Array:
     """Log-probability of each label given the source and the labels before it.
 
@@ -35,9 +37,9 @@ def target_log_probs(
     """
 
     def chosen(logits: Array, labels: Array) -> Array:
-        return _log_probs(logits, labels[..., None])[..., 0]
+        return log_probs_of(labels[..., None], logits)[..., 0]
 
-    log_probs = _by_chunks(model, source, labels, lengths, first_ids, chosen, chunk_len)
+    log_probs = _read_logits(model, source, labels, lengths, first_ids, chosen, chunk_len)
     return jnp.where(jnp.arange(labels.shape[1]) < lengths[:, None], log_probs, 0.0)
 
 
@@ -49,7 +51,7 @@ def target_choices(
     *,
     top_k: int,
     first_ids: Array | None = None,
-    chunk_len: int = 8,
+    chunk_len: int = _CHUNK_LEN,
 ) -> tuple[Array, Array, Array]:
     """`target_log_probs`, and the `top_k` likeliest tokens in each label's place.
 
@@ -65,19 +67,19 @@ def target_choices(
         possible = logits.at[..., jnp.array([PAD_ID, BOS_ID])].set(-jnp.inf)
         _, best = jax.lax.top_k(possible, top_k)
         ids = jnp.concatenate([labels[..., None], best], axis=-1)
-        log_probs = _log_probs(logits, ids)
+        log_probs = log_probs_of(ids, logits)
         return log_probs[..., 0], log_probs[..., 1:], best
 
-    return _by_chunks(model, source, labels, lengths, first_ids, choices, chunk_len)
+    return _read_logits(model, source, labels, lengths, first_ids, choices, chunk_len)
 
 
-def _log_probs(logits: Array, ids: Array) -> Array:
-    """Log-probabilities of `ids` [..., n] under `logits` [..., V]."""
+def log_probs_of(ids: Array, logits: Array) -> Array:
+    """Log-probabilities [..., n] of `ids` [..., n] under `logits` [..., V]."""
     chosen = jnp.take_along_axis(logits, ids, axis=-1)
     return chosen - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
 
 
-def _by_chunks(
+def _read_logits(
     model: Decodable,
     source: Sequences,
     labels: Array,
@@ -96,19 +98,33 @@ def _by_chunks(
     if first_ids is not None:
         start = first_ids[:, None].astype(labels.dtype)
     output, _ = model.extend(state, jnp.concatenate([start, labels[:, :-1]], axis=1), lengths)
-    padding = -width % chunk_len
-    hidden = jnp.pad(output.hidden, ((0, 0), (0, padding), (0, 0)))
-    targets = jnp.pad(labels, ((0, 0), (0, padding)))
 
-    def chunk(chunk: tuple[Array, Array]) -> PyTree:
-        hidden_TBD, labels_TB = chunk
+    def read_chunk(hidden_TBD: Array, labels_TB: Array) -> PyTree:
         return read(model.output_logits(hidden_TBD).astype(jnp.float32), labels_TB)
 
+    return map_chunks(read_chunk, output.hidden, labels, chunk_len=chunk_len)
+
+
+def map_chunks(read: Callable[..., PyTree], *arrays: Array, chunk_len: int = _CHUNK_LEN) -> PyTree:
+    """What `read` makes of a few positions at a time, so that logits are held of these alone.
+
+    Args:
+      read: arrays [chunk_len, B, ...] to arrays [chunk_len, B, ...]; each position by itself.
+      arrays: [B, T, ...]; behind T, `read` is given zeros.
+      chunk_len: positions at a time.
+
+    Returns:
+      Arrays [B, T, ...].
+    """
+    width = arrays[0].shape[1]
+
     def chunked(x: Array) -> Array:
+        x = jnp.pad(x, ((0, 0), (0, -width % chunk_len)) + ((0, 0),) * (x.ndim - 2))
         x = jnp.swapaxes(x, 0, 1)
         return x.reshape(-1, chunk_len, *x.shape[1:])
 
     def whole(x: Array) -> Array:
         return jnp.swapaxes(x.reshape(-1, *x.shape[2:]), 0, 1)[:, :width]
 
-    return jax.tree.map(whole, jax.lax.map(chunk, (chunked(hidden), chunked(targets))))
+    mapped = jax.lax.map(lambda chunk: read(*chunk), tuple(map(chunked, arrays)))
+    return jax.tree.map(whole, mapped)

@@ -18,7 +18,7 @@ from seqgen.evaluation.references import references_of
 from seqgen.evaluation.scores import corpus_scores, measured_scores
 from seqgen.evaluation.significance import intervals
 from seqgen.metrics import WeightedMean
-from seqgen.types import Batch, MaskedBatch, Params
+from seqgen.types import AnyBatch, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,6 @@ class Sample:
 
 
 Evaluator = Callable[[Params, int], tuple[dict[str, float], list[Sample]]]
-AnyBatch = Batch | MaskedBatch
 EvalStep = Callable[[Params, AnyBatch], Mapping[str, WeightedMean]]
 Translate = Callable[[Params, Sequence[str]], Sequence[str]]
 
@@ -42,7 +41,7 @@ def teacher_forced_values(
     """Exact means over all real target tokens (each sentence's EOS counts, padding does not).
 
     Args:
-      eval_step: gives WeightedMeans 'nll' (or 'loss') and 'accuracy' of a batch.
+      eval_step: gives WeightedMeans 'loss' (in nats) and 'accuracy' of a batch.
       params: parameters.
       batches: every example once; padded rows have weight 0.
 
@@ -67,14 +66,12 @@ def teacher_forced_values(
     if not totals:
         raise ValueError("nothing to evaluate: no batches")
     means = {name: total / weight if weight else 0.0 for name, (total, weight) in totals.items()}
-    loss = float(means["nll"] if "nll" in means else means["loss"])
-    accuracy = means["accuracy"] if "accuracy" in means else means["token_accuracy"]
-    known = ("nll", "loss", "accuracy", "token_accuracy")
+    loss = float(means.pop("loss"))
     return {
         "loss": loss,
         "perplexity": math.exp(min(loss, 700.0)),
-        "token_accuracy": float(accuracy),
-        **{name: float(mean) for name, mean in means.items() if name not in known},
+        "token_accuracy": float(means.pop("accuracy")),
+        **{name: float(mean) for name, mean in means.items()},
     }
 
 

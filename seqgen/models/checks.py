@@ -4,7 +4,7 @@ A whole experiment is checked against them before any data is read, with the siz
 building a model checks again, with the vocabularies and with encoders of the user's own.
 """
 
-from typing import Any
+from typing import Any, NoReturn
 
 from seqgen.errors import refuse
 from seqgen.models.config import (
@@ -125,19 +125,27 @@ def check_reads_sources(config: ModelConfig) -> None:
 
 
 def check_carries_state(decoder: Any) -> None:
-    """Refuse a decoder (module or kind of one) whose state does not go on from batch to batch.
+    """Refuse a decoder module whose state does not go on from batch to batch.
 
     Raises:
       ConfigError: it has no `init_carry`.
     """
     if not hasattr(decoder, "init_carry"):
-        refuse(
-            "data.batching=streams carries a recurrent state from batch to batch, and this decoder "
-            "has none",
-            ("decoder", type(decoder).__name__),
-            ("either", "data.batching=blocks: rows that stand for themselves"),
-            ("or", "a recurrent decoder, such as model.decoder.kind=lstm"),
-        )
+        refuse_stateless(type(decoder).__name__)
+
+
+def refuse_stateless(decoder: str) -> NoReturn:
+    """Refuse streams for a decoder that has no state to carry.
+
+    Raises:
+      ConfigError: always.
+    """
+    refuse(
+        f"data.batching=streams carries a recurrent state from batch to batch, and {decoder} has "
+        "none",
+        ("either", "data.batching=blocks: rows that stand for themselves"),
+        ("or", "a recurrent decoder, such as model.decoder.kind=lstm"),
+    )
 
 
 def _check_no_encoder(config: ModelConfig, source_vocab: Any, target_vocab: Any) -> None:

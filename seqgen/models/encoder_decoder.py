@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 from flax import nnx
 
 from seqgen.models.checks import check_model
 from seqgen.models.config import RECURRENT_KINDS, ModelConfig
 from seqgen.models.recurrent import RecurrentEncoder
+from seqgen.models.stack_input import norm_options, stack_input
 from seqgen.models.target_side import TargetSide
 from seqgen.models.transformer import TransformerEncoder
 from seqgen.nn.dropout import fold
@@ -18,12 +20,6 @@ ENCODERS: dict[str, Any] = {
     "transformer": TransformerEncoder,
     **dict.fromkeys(RECURRENT_KINDS, RecurrentEncoder),
 }
-
-
-def norm_options(config: ModelConfig) -> dict[str, Any]:
-    """Of norms beside the encoder's own: its epsilon, where it has one."""
-    epsilon = getattr(config.encoder, "norm_epsilon", None)
-    return {} if epsilon is None else {"epsilon": epsilon}
 
 
 class EncoderDecoder(TargetSide):
@@ -61,12 +57,15 @@ class EncoderDecoder(TargetSide):
     def encode(self, source: Sequences, *, key: Any = None) -> Encoded:
         """Source rows to what decoders read."""
         embedding = self.source_embedding or self.target_embedding
-        embedded = self.embed(
+        # Of its token types a source has the first.
+        types = None if self.token_types is None else self.token_types(jnp.zeros_like(source.ids))
+        embedded = stack_input(
+            self.config,
             embedding,
             source,
             self.encoder,
             fold(key, 0),
-            types=self.token_types,
+            types=types,
             norm=self.embedding_norm,
         )
         return self.encoder(source, embedded=embedded, key=fold(key, 1))

@@ -1,6 +1,5 @@
 """What every model that writes tokens is made around: target embedding, decoder, output layer."""
 
-import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,6 +8,7 @@ from flax import nnx
 from seqgen.models.base import DecodeOutput
 from seqgen.models.config import RECURRENT_KINDS, EncodedDims, ModelConfig
 from seqgen.models.recurrent import RecurrentDecoder
+from seqgen.models.stack_input import stack_input, token_vectors
 from seqgen.models.transformer import TransformerDecoder
 from seqgen.nn.dense import dot
 from seqgen.nn.dropout import dropout, fold
@@ -59,39 +59,9 @@ class TargetSide(nnx.Module):
         bias = jnp.zeros(vocab_size, jnp.float32)
         self.output_bias = param(bias, ("vocab",)) if config.output_bias else None
 
-    def vectors(self, embedding: Embedding, ids: Array) -> Array:
+    def vectors(self, ids: Array) -> Array:
         """Scaled embeddings [..., D] of token ids, without positions."""
-        scale = math.sqrt(self.config.embed_dim) if self.config.scale_embeddings else 1.0
-        return embedding(ids) * scale
-
-    def embed(
-        self,
-        embedding: Embedding,
-        rows: Sequences,
-        stack: Any,
-        key: Any,
-        *,
-        types: Embedding | None = None,
-        norm: Any = None,
-    ) -> Array:
-        """Embeddings as a teacher-forced stack reads them: positions added, then dropout.
-
-        Args:
-          embedding: of tokens.
-          rows: token ids.
-          stack: encoder or decoder.
-          key: dropout key, None = evaluation.
-          types: embedding of token types, of which the first is added to every token.
-          norm: of the sum, before dropout.
-        """
-        embedded = self.vectors(embedding, rows.ids)
-        if types is not None:
-            embedded = embedded + types(jnp.zeros_like(rows.ids))
-        # Stacks that know positions by themselves (recurrent ones) have no such method.
-        if hasattr(stack, "add_positions"):
-            embedded = stack.add_positions(embedded, rows.positions, max_len=rows.ids.shape[1])
-        embedded = embedded if norm is None else norm(embedded)
-        return dropout(embedded, self.config.dropout_rate, key)
+        return token_vectors(self.config, self.target_embedding, ids)
 
     def teacher_forced(
         self,
@@ -112,14 +82,15 @@ class TargetSide(nnx.Module):
             of the given token with probability `1 - rate` (scheduled sampling, Bengio et al. 2015).
           carry: states that the decoder goes on from (`RecurrentDecoder.read_on`), or None.
         """
-        embedded = self.embed(self.target_embedding, target, self.decoder, fold(key, 2))
+        config, embedding = self.config, self.target_embedding
+        embedded = stack_input(config, embedding, target, self.decoder, fold(key, 2))
         options: dict[str, Any] = {}
         if not (isinstance(teacher_forcing_rate, (int, float)) and teacher_forcing_rate >= 1.0):
             ones = jnp.ones_like(embedded)
             options = {
                 "teacher_forcing_rate": teacher_forcing_rate,
                 "next_embedding": self._feedback,
-                "feedback_scale": dropout(ones, self.config.dropout_rate, fold(key, 2)),
+                "feedback_scale": dropout(ones, config.dropout_rate, fold(key, 2)),
             }
         options |= {"embedded": embedded, "key": fold(key, 3)}
         if carry is None:
@@ -128,7 +99,7 @@ class TargetSide(nnx.Module):
 
     def _feedback(self, hidden: Array) -> Array:
         """Embeddings [..., D] of the likeliest tokens after hidden states [..., D]."""
-        return self.vectors(self.target_embedding, self.output_logits(hidden).argmax(-1))
+        return self.vectors(self.output_logits(hidden).argmax(-1))
 
     def output_kernel(self) -> tuple[Array, Array | None]:
         """The output layer as (kernel [V, D], bias [V] or None)."""
@@ -161,7 +132,7 @@ class TargetSide(nnx.Module):
 
     def extend(self, state: PyTree, tokens: Array, lengths: Array) -> tuple[DecodeOutput, PyTree]:
         """Consume token ids [R, T], of which the first `lengths` [R] are real."""
-        return self.decoder.extend(state, self.vectors(self.target_embedding, tokens), lengths)
+        return self.decoder.extend(state, self.vectors(tokens), lengths)
 
     def reorder(self, state: PyTree, parents: Array) -> PyTree:
         """Beam k of sentence b continues beam `parents[b, k]` ([B, K])."""

@@ -8,6 +8,15 @@ from seqgen.nn.rotary import BY_WAVELENGTH
 
 StackConfig = TransformerEncoderConfig | TransformerDecoderConfig
 
+# Option: what decides whether it is read, and by which choices.
+_POSITION_READERS = {
+    "rotary_base": ("positions", ("rotary",)),
+    "rotary_scaling": ("positions", ("rotary",)),
+    "rotary_original_len": ("rotary_scaling", BY_WAVELENGTH),
+    "relative_buckets": ("positions", ("relative",)),
+    "relative_max_distance": ("positions", ("relative",)),
+}
+
 
 def check_stack(where: str, part: StackConfig, width: int, longest: tuple[str, int]) -> None:
     """Refuse a stack that cannot be built, or options that would be ignored.
@@ -47,6 +56,13 @@ def _check_positions(where: str, part: Any, width: int, longest: tuple[str, int]
             f"rotary positions need an even head width, not {width // part.num_heads}",
             ("head width", f"model.embed_dim={width} / {where}.num_heads={part.num_heads}"),
         )
+    for name, (chooser, names) in _POSITION_READERS.items():
+        value, chosen = getattr(part, name), getattr(part, chooser)
+        if value != getattr(type(part), name) and chosen not in names:
+            refuse(
+                f"{where}.{name}={value} would be ignored by {where}.{chooser}={chosen}",
+                ("choose", f"{where}.{chooser}={' or '.join(names)}"),
+            )
     if part.positions == "sinusoidal" and width % 2:
         refuse(f"sinusoidal positions need an even model.embed_dim, not {width}")
     field, length = longest
@@ -60,13 +76,6 @@ def _check_positions(where: str, part: Any, width: int, longest: tuple[str, int]
 
 def _check_rotary(where: str, part: Any) -> None:
     scaled = part.rotary_scaling != "none"
-    for name in ("rotary_base", "rotary_scaling"):
-        value = getattr(part, name)
-        if part.positions != "rotary" and value != getattr(type(part), name):
-            refuse(
-                f"{where}.{name}={value} would be ignored by {where}.positions={part.positions}",
-                ("choose", f"{where}.positions=rotary"),
-            )
     if scaled != (part.rotary_factor != 1.0):
         refuse(
             f"{where}.rotary_scaling={part.rotary_scaling} with "

@@ -9,7 +9,7 @@ Parameters are those of the base under their own names, and of each matrix 'PATH
 leading axis.
 """
 
-import math
+import functools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from seqgen.errors import refuse
-from seqgen.nn.parameters import Definition, flat_parts
-from seqgen.types import Array, Params, nearest
+from seqgen.nn.parameters import Definition, at, check_patterns, flat_parts, overlay, put
+from seqgen.types import Array, Params
 
 ADDED = "lora"
 
@@ -29,7 +29,6 @@ class LowRankDefinition(Definition):
     """A definition with an A and a B beside each chosen matrix of a base.
 
     Attributes:
-      base: the definition of the model itself, whose parameters `merge` gives.
       abstract, axes, summed_axes: as of every definition, A and B included.
     """
 
@@ -53,9 +52,10 @@ class LowRankDefinition(Definition):
           also_trained: the same for parameters of the base that are trained as they are.
 
         Raises:
-          ConfigError: a target fits no matrix, or one narrower than the rank.
+          ConfigError: a pattern is no regular expression or fits nothing, or a target fits a matrix
+            narrower than the rank.
         """
-        self.base, self.rank, self.scale = base, rank, alpha / rank
+        self._base, self.rank, self.scale = base, rank, alpha / rank
         self._also_trained = tuple(also_trained)
         self.abstract, self.axes, self.summed_axes = (
             dict(base.abstract),
@@ -66,25 +66,15 @@ class LowRankDefinition(Definition):
         parts = flat_parts(base.abstract, base.axes)
         matrices = [name for name in parts if len(parts[name][0][1]) == 2]
         known = [part for name in matrices for part, _ in parts[name]]
-        for pattern in targets:
-            if not any(re.fullmatch(pattern, name) for name in known):
-                refuse(
-                    f"lora.targets: {pattern!r} fits the whole name of no matrix",
-                    ("names are like", nearest(pattern, known) or known[0]),
-                )
+        check_patterns("lora.targets", targets, known, what="matrix")
         every = [part for row in parts.values() for part, _ in row]
-        for pattern in also_trained:
-            if not any(re.fullmatch(pattern, name) for name in every):
-                refuse(
-                    f"lora.train: {pattern!r} fits the whole name of no parameter",
-                    ("names are like", nearest(pattern, every) or every[0]),
-                )
+        check_patterns("lora.train", also_trained, every)
         for name in matrices:
             if any(re.fullmatch(p, part) for p in targets for part, _ in parts[name]):
                 self._add(name)
 
     def _add(self, name: str) -> None:
-        leaf, axes = _at(self.base.abstract, name), _at(self.base.axes, name)
+        leaf, axes = at(self.base.abstract, name), at(self.base.axes, name)
         *lead, rows, columns = leaf.shape
         if min(rows, columns) < self.rank:
             refuse(
@@ -100,14 +90,14 @@ class LowRankDefinition(Definition):
         self._names.append(name)
         for letter, (shape, names) in added.items():
             path = f"{ADDED}/{name}/{letter}"
-            _put(self.abstract, path, jax.ShapeDtypeStruct(shape, leaf.dtype))
-            _put(self.axes, path, names)
-            _put(self.summed_axes, path, 0)
+            put(self.abstract, path, jax.ShapeDtypeStruct(shape, leaf.dtype))
+            put(self.axes, path, names)
+            put(self.summed_axes, path, 0)
 
     @property
-    def num_parameters(self) -> int:
-        """Numbers in all parameters, A and B included."""
-        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.abstract))
+    def base(self) -> Definition:
+        """The model itself, whose parameters `merge` gives."""
+        return self._base
 
     def is_trained(self, name: str) -> bool:
         """Whether a parameter (name of a part) is trained: A, B and `also_trained`."""
@@ -120,12 +110,12 @@ class LowRankDefinition(Definition):
         params = dict(self.base.init(key))
         for index, name in enumerate(self._names):
             for letter in "ab":
-                leaf = _at(self.abstract, f"{ADDED}/{name}/{letter}")
+                leaf = at(self.abstract, f"{ADDED}/{name}/{letter}")
                 value = jnp.zeros(leaf.shape, leaf.dtype)
                 if letter == "a":
                     own = jax.random.fold_in(key, index + 1)
                     value = jax.random.normal(own, leaf.shape, leaf.dtype) * leaf.shape[-2] ** -0.5
-                _put(params, f"{ADDED}/{name}/{letter}", value)
+                put(params, f"{ADDED}/{name}/{letter}", value)
         return params
 
     def merge(self, params: Params) -> Params:
@@ -133,32 +123,17 @@ class LowRankDefinition(Definition):
 
         Products are float32, so that merged once or at every step gives the same numbers.
         """
-        merged = {name: node for name, node in params.items() if name != ADDED}
+        merged: Params = {}
         for name in self._names:
-            kernel = _at(params, name)
-            a, b = (_at(params, f"{ADDED}/{name}/{letter}") for letter in "ab")
-            added = jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
-            merged = _with(merged, name.split("/"), kernel + self.scale * added)
-        return merged
+            a, b = (at(params, f"{ADDED}/{name}/{letter}") for letter in "ab")
+            put(merged, name, _sum(at(params, name), a, b, scale=self.scale))
+        return overlay({name: node for name, node in params.items() if name != ADDED}, merged)
 
     def bind(self, params: Params) -> Any:
         """The model holding `merge(params)`."""
         return self.base.bind(self.merge(params))
 
 
-def _at(tree: Any, name: str) -> Any:
-    for key in name.split("/"):
-        tree = tree[key]
-    return tree
-
-
-def _put(tree: Params, name: str, value: Any) -> None:
-    *path, last = name.split("/")
-    for key in path:
-        tree = tree.setdefault(key, {})
-    tree[last] = value
-
-
-def _with(tree: Params, path: Sequence[str], value: Any) -> Params:
-    first, *rest = path
-    return {**tree, first: _with(tree[first], rest, value) if rest else value}
+@functools.partial(jax.jit, static_argnames="scale", inline=True)
+def _sum(kernel: Array, a: Array, b: Array, *, scale: float) -> Array:
+    return kernel + scale * jnp.matmul(a, b, precision=lax.Precision.HIGHEST)

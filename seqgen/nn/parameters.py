@@ -7,13 +7,15 @@ like 'decoder/layers/0/self_attention/query/kernel' are what checkpoints and rul
 """
 
 import math
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 from flax import nnx
 
-from seqgen.types import Array, Params
+from seqgen.errors import refuse
+from seqgen.types import Array, Params, nearest
 
 
 def param(value: Array, axes: tuple[str | None, ...], *, summed_axis: int = 0) -> nnx.Param:
@@ -65,6 +67,58 @@ def flat_parts(abstract: Params, axes: Params) -> dict[str, list[tuple[str, Any]
     return found
 
 
+def put(tree: dict[str, Any], name: str, value: Any) -> None:
+    """Set what 'a/b/c' names in nested dicts; those that are missing are made."""
+    *path, last = name.split("/")
+    for key in path:
+        tree = tree.setdefault(key, {})
+    tree[last] = value
+
+
+def at(tree: Mapping[str, Any], name: str) -> Any:
+    """What 'a/b/c' names in nested dicts."""
+    for key in name.split("/"):
+        tree = tree[key]
+    return tree
+
+
+def overlay(whole: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dicts like `whole` with the leaves of `part`, which may lack some."""
+    merged = dict(whole)
+    for key, node in part.items():
+        merged[key] = overlay(whole[key], node) if isinstance(node, Mapping) else node
+    return merged
+
+
+def check_patterns(
+    option: str, patterns: Iterable[str], names: Iterable[str], *, what: str = "parameter"
+) -> None:
+    """Refuse a pattern that is no regular expression, or that fits none of `names` whole.
+
+    Args:
+      option: which gave the patterns.
+      patterns: regular expressions.
+      names: at least one.
+      what: they are names of.
+
+    Raises:
+      ConfigError: the first of them, with the name that is nearest to it.
+    """
+    names = list(names)
+    for pattern in patterns:
+        try:
+            expression = re.compile(pattern)
+        except re.error as error:
+            refuse(f"{option}: {pattern!r} is no regular expression", ("reason", str(error)))
+        if not any(expression.fullmatch(name) for name in names):
+            guess = nearest(pattern, names) or names[0]
+            refuse(
+                f"{option}: {pattern!r} fits the whole name of no {what}",
+                ("names are like", guess),
+                ("parts of names", f".*{pattern}.*" if "*" not in pattern else "with .* around"),
+            )
+
+
 class Definition:
     """A model without its numbers: how to make parameters and how to bind them.
 
@@ -97,11 +151,17 @@ class Definition:
     def _nest(flat: dict[tuple[Any, ...], Any]) -> Params:
         tree: Params = {}
         for path, value in flat.items():
-            node = tree
-            for name in path[:-1]:
-                node = node.setdefault(str(name), {})
-            node[str(path[-1])] = value
+            put(tree, "/".join(map(str, path)), value)
         return tree
+
+    @property
+    def base(self) -> "Definition":
+        """The model whose parameters `merge` gives."""
+        return self
+
+    def merge(self, params: Params) -> Params:
+        """Parameters of `base` that compute the same; pure."""
+        return params
 
     def is_trained(self, name: str) -> bool:
         """Whether training may change a parameter (name of a part, see `part_names`)."""

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Callable
 
 from seqgen.errors import CheckpointError, ConfigError
+from seqgen.nn.parameters import overlay, put
 from seqgen.training import manifest
 from seqgen.training.array_files import load_arrays
 from seqgen.training.averaging import mean_of_params
@@ -68,10 +69,6 @@ class CheckpointReader:
         current = found[-1][2] if found else None
         return [step for _, step, name in sorted(found, key=lambda row: row[:2]) if name == current]
 
-    def restore_params(self, abstract_params: Params, which: str | int = "best") -> Params:
-        """The parameters of `find_params`."""
-        return self.find_params(abstract_params, which).params
-
     def find_params(
         self, abstract_params: Params, which: str | int = "best", *, ema: bool = True
     ) -> FoundParams:
@@ -129,14 +126,21 @@ class CheckpointReader:
 
     def _params(self, abstract_params: Params, step: int, *, ema: bool) -> FoundParams:
         folder = self._root / str(step)
-        names = {name.split("/", 1)[0] for name in manifest.read(folder)["arrays"]}
-        group = "ema" if ema and "ema" in names else "params"
-        body = manifest.verify(folder, below=["host.json", f"arrays/{group}/"])
+        arrays, wanted = manifest.read(folder)["arrays"], flatten(abstract_params)
+        # Of frozen parameters there is no average.
+        places = {name: "ema" if ema and f"ema/{name}" in arrays else "params" for name in wanted}
+        groups: dict[str, Params] = {}
+        for name, group in places.items():
+            put(groups, f"{group}/{name}", wanted[name])
+        body = manifest.verify(folder, below=["host.json", *(f"arrays/{g}/" for g in groups)])
         saved = {
-            name.split("/", 1)[1]: facts
+            own: facts
             for name, facts in body["arrays"].items()
-            if name.startswith(f"{group}/")
+            for group, _, own in [name.partition("/")]
+            if group == places.get(own, "params")
         }
-        check_arrays(saved, flatten(abstract_params), where=str(folder))
-        params = load_arrays(folder / "arrays", {group: abstract_params})[group]
-        return FoundParams(params, [step], group)
+        check_arrays(saved, wanted, where=str(folder))
+        params = abstract_params
+        for part in load_arrays(folder / "arrays", groups).values():
+            params = overlay(params, part)
+        return FoundParams(params, [step], "ema" if "ema" in groups else "params")

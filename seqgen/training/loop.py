@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from seqgen.errors import StorageError
-from seqgen.nn.parameters import Definition
+from seqgen.nn.parameters import Definition, overlay
 from seqgen.training.checkpoint import CheckpointStore
 from seqgen.training.compilation import CompileReport, enable_compile_cache
 from seqgen.training.config import MeshConfig, OptimizerConfig, TrainConfig
@@ -257,7 +257,7 @@ def evaluate_all(
     evaluators: Sequence[Evaluator], state: TrainState, step: int
 ) -> tuple[dict[str, float], list[Mapping[str, str]]]:
     """The values and samples of all evaluators, on the moving average where there is one."""
-    params = state.params if state.ema is None else state.ema
+    params = state.params if state.ema is None else overlay(state.params, state.ema)
     values: dict[str, float] = {}
     samples: list[Mapping[str, str]] = []
     for evaluator in evaluators:

@@ -10,15 +10,18 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from seqgen.errors import refuse
 from seqgen.nn.low_rank import ADDED
-from seqgen.nn.parameters import flat_parts
+from seqgen.nn.parameters import check_patterns, flat_parts, put
 from seqgen.training.config import OptimizerConfig
-from seqgen.types import Params, PyTree, nearest
+from seqgen.types import Array, Params
 
-_LAYER = re.compile(r"^(.*?)/(\d+)/")
+# What stacks call their layers; other lists stand beside them (a decoder's bridges).
+_LAYER = re.compile(r"[^/]+/(?:layers|forward|backward)/(\d+)/")
 # What is read before the first layer of a stack: tables, what is added to them, their norm.
 _SOURCE_INPUT = ("source_embedding/", "embedding/", "token_types/", "embedding_norm/")
 _TARGET_INPUT = ("target_embedding/",)
@@ -75,12 +78,12 @@ class ParameterGroups:
         rates: Params = {}
         for name, row in parts.items():
             found = [rate(part) for part, _ in row]
-            _put(trained, name, any(found))
+            put(trained, name, any(found))
             if row[0][0] == name or len(set(found)) == 1:
-                _put(rates, name, found[0])
+                put(rates, name, found[0])
             else:
                 shape = (-1,) + (1,) * len(row[0][1])
-                _put(rates, name, np.array(found, np.float32).reshape(shape))
+                put(rates, name, np.array(found, np.float32).reshape(shape))
         if not any(_leaves(trained)):
             refuse(
                 "optimizer.freeze leaves nothing to train",
@@ -93,18 +96,18 @@ class ParameterGroups:
         """Everything is trained at one rate."""
         return all(type(rate) is float and rate == 1.0 for rate in _leaves(self.rates))
 
-    @property
-    def trains_all(self) -> bool:
-        """Nothing is frozen whole."""
-        return all(_leaves(self.trained))
+    def select(self, tree: Params) -> Params:
+        """Nested dicts like the parameters, whole or selected before, without what is frozen."""
+        return _select(self.trained, tree)
 
-    def select(self, tree: PyTree) -> PyTree:
-        """A tree like the parameters with None, no leaf, in place of what is frozen."""
-        return _choose(self.trained, tree)
+    def drop_frozen(self, grads: Params) -> Params:
+        """Gradients of what is selected: 0, whatever they are, of frozen layers of a stack."""
 
-    def merge(self, part: PyTree, whole: PyTree) -> PyTree:
-        """`part` (made by `select`), what is frozen taken from `whole`."""
-        return _merge(self.trained, part, whole)
+        def drop(grad: Array, rate: Any) -> Array:
+            frozen = np.asarray(rate) == 0.0
+            return jnp.where(frozen, 0.0, grad) if frozen.any() else grad
+
+        return jax.tree.map(drop, grads, self.select(self.rates))
 
 
 def parse_group(text: str) -> tuple[str, float]:
@@ -132,27 +135,6 @@ def frozen_patterns(cfg: OptimizerConfig) -> tuple[str, ...]:
     return (*cfg.freeze, *zero)
 
 
-def check_patterns(option: str, patterns: Iterable[str], names: Iterable[str]) -> None:
-    """Refuse a pattern that is no regular expression, or that fits none of `names` whole.
-
-    Raises:
-      ConfigError: the first of them, with the name that is nearest to it.
-    """
-    names = list(names)
-    for pattern in patterns:
-        try:
-            expression = re.compile(pattern)
-        except re.error as error:
-            refuse(f"{option}: {pattern!r} is no regular expression", ("reason", str(error)))
-        if not any(expression.fullmatch(name) for name in names):
-            guess = nearest(pattern, names) or names[0]
-            refuse(
-                f"{option}: {pattern!r} fits the whole name of no parameter",
-                ("names are like", guess),
-                ("parts of names", f".*{pattern}.*" if "*" not in pattern else "with .* around"),
-            )
-
-
 def depth_from_top(names: Iterable[str]) -> dict[str, int]:
     """How many layers above each parameter, its own counted: 1 for the top layer of a stack.
 
@@ -167,14 +149,14 @@ def depth_from_top(names: Iterable[str]) -> dict[str, int]:
     for name in names:
         if match := _LAYER.match(name):
             side = name.partition("/")[0]
-            layers[side] = max(layers.get(side, 0), int(match[2]) + 1)
+            layers[side] = max(layers.get(side, 0), int(match[1]) + 1)
     source, target = layers.get("encoder", 0), layers.get("decoder", 0)
     shared = not any(name.startswith(_SOURCE_INPUT[:2]) for name in names)
     depths = {}
     for name in names:
         side = name.partition("/")[0]
         if match := _LAYER.match(name):
-            depths[name] = layers[side] - int(match[2])
+            depths[name] = layers[side] - int(match[1])
         elif "learned_positions/" in name and side in layers:
             depths[name] = layers[side] + 1
         elif name.startswith(_SOURCE_INPUT):
@@ -182,13 +164,6 @@ def depth_from_top(names: Iterable[str]) -> dict[str, int]:
         elif name.startswith(_TARGET_INPUT):
             depths[name] = (max(source, target) if shared else target) + 1
     return {name: depths[own] for name, own in plain.items() if own in depths}
-
-
-def _put(tree: Params, name: str, value: Any) -> None:
-    *path, last = name.split("/")
-    for key in path:
-        tree = tree.setdefault(key, {})
-    tree[last] = value
 
 
 def _leaves(tree: Mapping[str, Any]) -> list[Any]:
@@ -199,13 +174,12 @@ def _leaves(tree: Mapping[str, Any]) -> list[Any]:
     ]
 
 
-def _choose(trained: Any, tree: Any) -> Any:
-    if isinstance(trained, dict):
-        return {key: _choose(trained[key], tree[key]) for key in tree}
-    return tree if trained else None
-
-
-def _merge(trained: Any, part: Any, whole: Any) -> Any:
-    if isinstance(trained, dict):
-        return {key: _merge(trained[key], part[key], whole[key]) for key in whole}
-    return part if trained else whole
+def _select(trained: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:
+    selected = {}
+    for key, node in tree.items():
+        if not isinstance(trained[key], dict):
+            if trained[key]:
+                selected[key] = node
+        elif below := _select(trained[key], node):
+            selected[key] = below
+    return selected

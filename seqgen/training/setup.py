@@ -76,11 +76,25 @@ class TrainSetup:
     @functools.cached_property
     def abstract(self) -> TrainState:
         """See `state.abstract_state`."""
-        return abstract_state(self.definition, self.optimizer, **self._place())
+        return abstract_state(
+            self.definition,
+            self.optimizer,
+            groups=self.groups,
+            layout=self.layout,
+            use_ema=self.train_cfg.ema_decay > 0,
+            carry_rows=self.carry_rows,
+        )
 
     def init(self, begin: Callable[[Params], Params] | None = None) -> TrainState:
         """See `state.init_state`."""
-        return init_state(self.definition, self.optimizer, begin=begin, **self._place())
+        return init_state(
+            self.definition,
+            self.optimizer,
+            groups=self.groups,
+            abstract=self.abstract,
+            seed=self.train_cfg.seed,
+            begin=begin,
+        )
 
     def make_step(
         self,
@@ -101,12 +115,3 @@ class TrainSetup:
             wrap=wrap,
             report=report,
         )
-
-    def _place(self) -> dict[str, Any]:
-        cfg = self.train_cfg
-        return {
-            "layout": self.layout,
-            "seed": cfg.seed,
-            "use_ema": cfg.ema_decay > 0,
-            "carry_rows": self.carry_rows,
-        }

@@ -20,7 +20,7 @@ import optax
 from jax import lax
 
 from seqgen.nn.dropout import make_key
-from seqgen.nn.parameters import Definition
+from seqgen.nn.parameters import Definition, overlay
 from seqgen.training.carry import enter, leave
 from seqgen.training.compilation import CompiledStep, CompileReport
 from seqgen.training.config import OptimizerConfig, TrainConfig
@@ -39,11 +39,12 @@ def make_update(
     *,
     train_cfg: TrainConfig,
     optimizer_cfg: OptimizerConfig,
-    groups: ParameterGroups | None = None,
+    groups: ParameterGroups,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """`update(state, gradient sums, loss sums, carry=None)`: divide, clip, check, update.
 
-    Of parameters that `groups` freezes there are no gradients (None), and they stay as they are.
+    There are gradients of what `groups` selects. What is frozen stays as it is and counts for
+    nothing, frozen layers of a stack too, whatever their gradients are.
 
     A step whose loss, gradient or update is not finite advances `step` and the counters, and leaves
     params, optimiser state, moving average and carry as they are, bit for bit. `carry`: after the
@@ -53,14 +54,12 @@ def make_update(
     number. Written in line, XLA:CPU would compute the norm over all leaves again inside the loop of
     each leaf, in programs ten times as long.
     """
-    select = (lambda tree: tree) if groups is None else groups.select
 
     def spend(operand: tuple[Any, ...]) -> tuple[Any, ...]:
         scale, decay, grads, params, opt_state, ema = operand
         grads = jax.tree.map(lambda leaf: leaf * scale, grads)
         updates, after = optimizer.update(grads, opt_state, params)
-        candidate = optax.apply_updates(select(params), updates)
-        candidate = candidate if groups is None else groups.merge(candidate, params)
+        candidate = optax.apply_updates(params, updates)
         average = ema and jax.tree.map(lambda a, b: a + (1.0 - decay) * (b - a), ema, candidate)
         good = jnp.isfinite(jnp.sum(_squares(updates)))
         old, new = (params, opt_state, ema), (candidate, after, average)
@@ -72,6 +71,7 @@ def make_update(
     def update(state: TrainState, grads: Params, sums: dict[str, Array], carry: PyTree = None):
         weight = jnp.maximum(sums["weight"], 1e-30)
         loss = sums["loss"] / weight
+        grads = groups.drop_frozen(grads)
         squares = _squares(grads)
         grad_norm = jnp.sqrt(jnp.sum(squares)) / weight
         clip = optimizer_cfg.clip_norm
@@ -84,7 +84,7 @@ def make_update(
             jnp.isfinite(loss) & jnp.isfinite(grad_norm),
             spend,
             hold,
-            (scale, decay, grads, state.params, state.opt_state, state.ema),
+            (scale, decay, grads, groups.select(state.params), state.opt_state, state.ema),
         )
         bad = 1 - good.astype(jnp.int32)
         counters = {
@@ -93,7 +93,7 @@ def make_update(
         }
         state_after = TrainState(
             step=state.step + 1,
-            params=params,
+            params=overlay(state.params, params),
             opt_state=opt_state,
             key=state.key,
             ema=ema,
@@ -134,7 +134,7 @@ def make_train_step(
     layout: Layout,
     compute_dtype: str,
     abstract: TrainState,
-    groups: ParameterGroups | None = None,
+    groups: ParameterGroups,
     wrap: Callable[[str], Any] = contextlib.nullcontext,
     report: Callable[[CompileReport], None] = lambda report: None,
 ) -> Callable[[TrainState, Sequence[AnyBatch]], tuple[TrainState, Metrics]]:
@@ -153,21 +153,19 @@ def make_train_step(
       layout: where state and batches live.
       compute_dtype: 'float32' or 'bfloat16'.
       abstract: shapes and shardings of the state (`abstract_state`).
-      groups: which parameters are trained; all by default.
+      groups: which parameters are trained.
       wrap: `wrap(label)` is a context manager that stands around every compilation.
       report: receives a CompileReport after every compilation.
     """
     loss = make_carrying_loss(definition, train_cfg, compute_dtype=compute_dtype)
-    select = (lambda tree: tree) if groups is None else groups.select
 
     def gradient(params: Params, batch: AnyBatch, key: Array, carry: PyTree) -> Any:
         """Of what is trained alone; also `(sums, carry)`."""
 
         def of_trained(part: Params) -> Any:
-            whole = part if groups is None else groups.merge(part, params)
-            return loss(whole, batch, key, carry)
+            return loss(overlay(params, part), batch, key, carry)
 
-        return jax.grad(of_trained, has_aux=True)(select(params))
+        return jax.grad(of_trained, has_aux=True)(groups.select(params))
 
     update = make_update(optimizer, train_cfg=train_cfg, optimizer_cfg=optimizer_cfg, groups=groups)
     places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
@@ -205,7 +203,7 @@ def make_train_step(
 
     assert abstract.carry is None, "the config's check sees to it"
     whole = layout.replicated
-    total_places = (select(places.params), whole)
+    total_places = (groups.select(places.params), whole)
     accumulate = build(
         add,
         name="gradients",
@@ -226,7 +224,8 @@ def make_train_step(
         """Sums of nothing; which there are, the model's predictions say."""
         with layout.activations():
             sums, _ = jax.eval_shape(loss, abstract.params, batch, None, None)[1]
-        blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), (select(abstract.params), sums))
+        trained = groups.select(abstract.params)
+        blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), (trained, sums))
         return jax.device_put(blank, total_places, may_alias=False)
 
     def several(state: TrainState, batches: Sequence[AnyBatch]) -> tuple[TrainState, Metrics]:

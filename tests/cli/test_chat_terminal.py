@@ -15,8 +15,10 @@ import seqgen
 from seqgen import runs
 from seqgen.cli.chat import _SAFE, _shown
 from seqgen.cli.main import main
+from seqgen.conversation import Conversation
 from seqgen.data.chat_template import ChatTemplate
 from seqgen.data.dialogue import read_dialogues
+from seqgen.errors import ConfigError
 from seqgen.inference import Generator
 from seqgen.streaming import TextStream
 from seqgen.texts import one_line
@@ -43,7 +45,7 @@ def one_model(workdir, model, monkeypatch):
     usual = runs.load
 
     def load(path, **options):
-        return model if path == workdir else usual(path, **options)
+        return model if path == [workdir] and "draft" not in options else usual(path, **options)
 
     monkeypatch.setattr(runs, "load", load)
 
@@ -107,6 +109,13 @@ def test_one_shot(workdir, model, capsys):
         assert out == one_line(model.chat([text]).text) + "\n"
 
 
+def test_other_runs_help_to_reply(workdir, model, capsys):
+    """A run together with itself, and drafting for itself, replies as it does alone."""
+    wanted = one_line(model.chat(["a latte"]).text) + "\n"
+    for word in (f"--ensemble={workdir}", f"--draft={workdir}"):
+        assert call(capsys, "chat", f"--workdir={workdir}", word, "-p", "a latte") == wanted
+
+
 def test_a_terminal_shows_replies_as_they_grow(typed, model, monkeypatch):
     pieces = []
     usual = TextStream.__next__
@@ -165,6 +174,16 @@ def test_set_takes_any_option_and_refuses_wrong_ones(typed, model):
         "seed=0",
     ):
         assert text in said.err
+
+
+def test_an_option_is_read_and_checked_once(model, monkeypatch):
+    talk, asked, usual = Conversation(model), [], model.options
+    monkeypatch.setattr(model, "options", lambda **given: asked.append(given) or usual(**given))
+    assert talk.set("max_length", "5") == "5"
+    assert asked == [{"max_length": 5}] == [talk.options]
+    with pytest.raises(ConfigError):
+        talk.set("max_length", "-1")
+    assert talk.options == {"max_length": 5}
 
 
 def test_system_line(typed, model):
@@ -267,6 +286,7 @@ def test_ctrl_c_ends_a_program_in_a_pipe(workdir, monkeypatch, capsys):
     [
         (["--temperature=2", "-p", "hi"], "temperature: read only when sampling"),
         (["--stop=a", "-p", "hi"], "stop: read only by language models"),
+        (["--draft=nowhere", "-p", "hi"], "nowhere does not exist"),
         (["--sed=1"], "did you mean   --seed=1"),
     ],
 )

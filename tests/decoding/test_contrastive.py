@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from decoding.toy_model import ToyModel, random_lines, run, sources
-from prompted import Pieces, build
+from prompted import VOCAB, Pieces, build
 from prompted import generator as language_model
 
 from seqgen.decoding import DecodeConfig, make_row_keys, search
@@ -148,3 +148,12 @@ def test_contradictions_are_refused():
             DecodeConfig(contrastive_k=4, **options)
     with pytest.raises(ConfigError, match="only by contrastive search"):
         DecodeConfig().replace(penalty_alpha=0.5)
+
+
+def test_candidates_are_at_most_256_and_the_vocabulary():
+    with pytest.raises(ConfigError, match=r"contrastive_k: 257\n.*int, 0..256"):
+        DecodeConfig(contrastive_k=257)
+    model = language_model("gpt2")
+    assert model.options(contrastive_k=VOCAB).contrastive_k == VOCAB
+    with pytest.raises(ConfigError, match=f"a vocabulary of {VOCAB} tokens"):
+        model.options(contrastive_k=VOCAB + 1)

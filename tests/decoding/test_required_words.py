@@ -180,7 +180,10 @@ def test_words_do_not_compile_again_and_lines_do_not_depend_on_their_batch():
         ({"stop": ("\n",)}, "required_words with stop"),
         ({"bad_words": ("5 6",)}, "what bad_words forbid"),
         ({"stop_token_ids": (7,)}, "one of stop_token_ids"),
-        ({"required_words": ("4 1",)}, "cannot be written"),
+        ({"required_words": ("4 1",)}, "required_words '4 1' cannot be written"),
+        ({"required_words": (" ",)}, "it has no tokens"),
+        ({"forced_prefix": "4 1"}, "forced_prefix '4 1' cannot be written"),
+        ({"forced_prefix": " "}, "it has no tokens"),
         ({"required_words": tuple(f"{i} 4 {i} 5" for i in range(6, 22))}, "too many"),
     ],
 )

@@ -123,6 +123,19 @@ def test_prompts_and_stop_strings():
         plain.generate(prompts, num_draft_tokens=2)
 
 
+def test_a_stream_hands_out_whatever_a_pass_kept():
+    """The model drafts for itself, so each piece but the last is of all tokens of a pass."""
+    plain = language_model("gpt2")
+    both = companions.with_draft(plain, plain, ("a", "b"))
+    options = {"num_draft_tokens": 3, "min_length": 7}
+    (wanted,) = both.generate(["bca\nab a"], **options)
+    stream = both.stream_text("bca\nab a", **options)
+    pieces = list(stream)
+    assert stream.answer == wanted[0] and "".join(pieces) == wanted[0].text
+    count = len(wanted[0].ids) + (wanted[0].finish_reason == "eos")
+    assert len(pieces) == math.ceil(count / 4) > 1
+
+
 def test_kept_and_replaced_proposals_have_the_models_distribution():
     """P(kept) + P(refused) * residual = p, exactly; and as often as that among many draws."""
     rng = np.random.default_rng(0)

@@ -17,7 +17,7 @@ def eval_step(params, batch):
     """A batch is (sum of losses, hits, tokens)."""
     total, hits, tokens = batch
     return {
-        "nll": WeightedMean(np.float32(total), np.float32(tokens)),
+        "loss": WeightedMean(np.float32(total), np.float32(tokens)),
         "accuracy": WeightedMean(np.float32(hits), np.float32(tokens)),
     }
 

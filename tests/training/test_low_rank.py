@@ -62,6 +62,7 @@ def test_merged_weights_are_the_sum_in_numpy():
         lambda leaf: random.standard_normal(leaf.shape).astype(np.float32), adapted.abstract
     )
     merged, ours = flatten(jit(adapted.merge)(params)), flatten(params)
+    assert adapted.base is base is base.base and base.merge(params) is params
     assert set(merged) == set(flatten(base.abstract))
     for name, leaf in merged.items():
         expected = ours[name].astype(np.float64)
@@ -110,6 +111,8 @@ def test_what_is_added_lies_as_deep_as_its_matrix():
         ({"targets": ("bias",)}, "fits the whole name of no matrix"),
         ({"targets": ("kernel",), "rank": 17}, "rows or columns"),
         ({"targets": ("kernel",), "also_trained": ("head",)}, "no parameter"),
+        ({"targets": ("ker(nel",)}, "lora.targets: .* is no regular expression"),
+        ({"targets": ("kernel",), "also_trained": ("[",)}, "lora.train: .* no regular expression"),
     ],
 )
 def test_targets_that_cannot_be_adapted_are_refused(options, cause):

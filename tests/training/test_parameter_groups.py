@@ -1,5 +1,7 @@
 """Freezing, rates by name and rates by depth, in whole training steps."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -8,9 +10,12 @@ from toy_training import toy_batch, toy_definition
 from seqgen.errors import ConfigError
 from seqgen.nn.parameters import part_names
 from seqgen.training.config import MeshConfig, OptimizerConfig, TrainConfig
+from seqgen.training.loop import evaluate_all
+from seqgen.training.optimizer import build_optimizer
 from seqgen.training.parameter_groups import ParameterGroups, depth_from_top
 from seqgen.training.setup import TrainSetup
-from seqgen.training.state import flatten
+from seqgen.training.state import flatten, fresh_state
+from seqgen.training.step import make_update
 
 
 def train(num_steps=3, *, accumulation_steps=1, mesh=None, **options):
@@ -79,6 +84,7 @@ NAMES = [
     *(f"decoder/layers/{i}/norm/scale" for i in range(2)),
     *("encoder/learned_positions/table", "encoder/final_norm/scale"),
     *("source_embedding/table", "target_embedding/table", "output_bias"),
+    *(f"decoder/bridge/{i}/kernel" for i in range(5)),
 ]
 
 
@@ -87,7 +93,9 @@ def test_depth_counts_from_the_top_of_each_stack():
     assert [depths[name] for name in NAMES[:5]] == [3, 2, 1, 2, 1]
     assert depths["encoder/learned_positions/table"] == depths["source_embedding/table"] == 4
     assert depths["target_embedding/table"] == 3
-    assert not {"encoder/final_norm/scale", "output_bias"} & set(depths)
+    assert not {"encoder/final_norm/scale", "output_bias", "decoder/bridge/1/kernel"} & set(depths)
+    both_ways = [f"encoder/{way}/{i}/kernel" for way in ("forward", "backward") for i in range(2)]
+    assert list(depth_from_top(both_ways).values()) == [2, 1, 2, 1]
     shared = depth_from_top([name for name in NAMES if name != "source_embedding/table"])
     assert shared["target_embedding/table"] == 4, "read by both stacks"
 
@@ -119,8 +127,6 @@ def test_stacked_layers_have_the_rates_of_listed_ones():
 
 
 def test_frozen_layers_of_a_stack_keep_every_bit():
-    from seqgen.training.optimizer import build_optimizer
-
     shapes, axes = abstract(stacked=True)
     cfg = OptimizerConfig(name="adam", learning_rate=0.1, freeze=("decoder/layers/[01]/.*",))
     groups = ParameterGroups.of(shapes, axes, cfg)
@@ -132,6 +138,51 @@ def test_frozen_layers_of_a_stack_keep_every_bit():
     after = np.asarray(start + updates["decoder"]["layers"]["norm"]["scale"])
     np.testing.assert_array_equal(after[:2].view(np.uint32), start[:2].view(np.uint32))
     assert (after[2:] != start[2:]).all()
+
+
+@pytest.mark.parametrize("poison", [0.0, np.nan])
+def test_frozen_layers_of_a_stack_count_for_nothing(poison):
+    """Neither in the norm, nor in clipping, nor in what makes a step bad."""
+    shapes, axes = abstract(stacked=True)
+    options = {"name": "sgd", "learning_rate": 1.0, "schedule": "constant", "clip_norm": 0.5}
+    cfg = OptimizerConfig(**options, freeze=("decoder/layers/[01]/.*",))
+    groups = ParameterGroups.of(shapes, axes, cfg)
+    optimizer = build_optimizer(cfg, num_steps=5, axes=axes, groups=groups)
+    update = make_update(
+        optimizer, train_cfg=TrainConfig(ema_decay=0.9), optimizer_cfg=cfg, groups=groups
+    )
+
+    def nest(value):
+        return {"decoder": {"layers": {"norm": {"scale": value}}}}
+
+    grad = np.random.default_rng(0).standard_normal((4, 5)).astype(np.float32)
+    grad[0] += poison
+    place = {"groups": groups, "seed": 0, "use_ema": True, "carry": None}
+    state = fresh_state(nest(np.zeros((4, 5), np.float32)), optimizer, **place)
+    sums = dict.fromkeys(("loss", "nll", "correct", "weight"), np.ones((), np.float32))
+    after, metrics = update(state, nest(grad), sums)
+    norm = np.sqrt((grad[2:] ** 2).sum())
+    np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-6)
+    expected = np.concatenate([np.zeros((2, 5)), -grad[2:] * 0.5 / norm])
+    scale = after.params["decoder"]["layers"]["norm"]["scale"]
+    np.testing.assert_allclose(scale, expected, rtol=1e-5)
+    assert metrics["bad"] == 0
+
+
+def test_there_is_no_average_of_what_is_frozen():
+    setup = TrainSetup.of(
+        toy_definition(),
+        train_cfg=TrainConfig(ema_decay=0.9),
+        optimizer_cfg=OptimizerConfig(freeze=("table|bias",)),
+        compute_dtype="float32",
+    )
+    state = setup.init()
+    assert set(state.ema) == {"kernel", "output"}
+    state = dataclasses.replace(state, ema={"kernel": "averaged", "output": "averaged too"})
+    seen = []
+    evaluate_all([lambda params, step: (seen.append(params) or {}, [])], state, 0)
+    (params,) = seen
+    assert params == state.ema | {name: state.params[name] for name in ("table", "bias")}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,141 @@
+"""What all tokenizers have in common, and those that stand around another one."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqgen.data import cache
+from seqgen.data.word_starts import find_word_starts
+
+
+class BaseTokenizer:
+    """What this package asks of tokenizers, and how most of them answer.
+
+    Attributes:
+      kind: what the saved file is (see `tokenizer_store`).
+      vocab_size: control ids are counted.
+      fingerprint: digest of all that decides the ids of texts.
+      lowercase: text is lower-cased first.
+      multiline: texts may have several lines.
+      line_end_id: where they may, what stands for a line end.
+    """
+
+    kind: str
+    vocab_size: int
+    fingerprint: str
+    lowercase: bool = False
+    multiline: bool = False
+    line_end_id: int
+
+    @property
+    def vocabulary_fingerprint(self) -> str:
+        """The same for tokenizers whose ids mean the same."""
+        return self.fingerprint
+
+    @property
+    def drops_line_space(self) -> bool:
+        """Where a line begins, decoding takes a space off its first piece."""
+        return False
+
+    @functools.cached_property
+    def word_starts(self) -> np.ndarray:
+        """Bool [V], see `find_word_starts`."""
+        return find_word_starts(self)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """JSON values that it is made of beside the saved file."""
+        return {}
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """JSON values that say what it is wrapped in."""
+        return {}
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`, without BOS_ID and EOS_ID."""
+        raise NotImplementedError
+
+    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of each text."""
+        return [self.encode(text) for text in texts]
+
+    def decode(self, ids: Any) -> str:
+        """Plain text; stops at EOS_ID, skips other control ids."""
+        raise NotImplementedError
+
+    def piece_bytes(self, token_id: int) -> bytes:
+        """What a token adds to a text that it stands behind, in UTF-8; of control ids nothing."""
+        raise NotImplementedError
+
+    def sample(self, text: str, *, seed: int) -> list[int]:
+        """One of several segmentations, a pure function of text and seed; `encode` if not on."""
+        del seed
+        return self.encode(text)
+
+    def save(self, path: Path) -> None:
+        """Write what it is made of into one file."""
+        raise NotImplementedError
+
+
+class WrappedTokenizer(BaseTokenizer):
+    """A tokenizer around another, which does whatever a subclass does not.
+
+    Args:
+      inner: the other one.
+      wrapping: JSON values that say what is put around it.
+    """
+
+    inner: Any
+
+    def __init__(self, inner: BaseTokenizer, *wrapping: Any):
+        self.inner = inner
+        self.kind = inner.kind
+        self.vocab_size = inner.vocab_size
+        self.lowercase = inner.lowercase
+        self.multiline = inner.multiline
+        if inner.multiline:
+            self.line_end_id = inner.line_end_id
+        self.fingerprint = cache.digest_json([*wrapping, inner.fingerprint])
+
+    @property
+    def drops_line_space(self) -> bool:
+        """Where a line begins, decoding takes a space off its first piece."""
+        return self.inner.drops_line_space
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Those of the inner tokenizer."""
+        return self.inner.options
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """That of the inner tokenizer."""
+        return self.inner.record
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`, without BOS_ID and EOS_ID."""
+        return self.inner.encode(text)
+
+    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of each text."""
+        return self.inner.encode_many(texts)
+
+    def decode(self, ids: Any) -> str:
+        """Plain text; stops at EOS_ID, skips other control ids."""
+        return self.inner.decode(ids)
+
+    def piece_bytes(self, token_id: int) -> bytes:
+        """What a token adds to a text that it stands behind, in UTF-8."""
+        return self.inner.piece_bytes(token_id)
+
+    def sample(self, text: str, *, seed: int) -> list[int]:
+        """One of several segmentations, a pure function of text and seed."""
+        return self.inner.sample(text, seed=seed)
+
+    def save(self, path: Path) -> None:
+        """Write what the inner tokenizer is made of."""
+        self.inner.save(path)
