@@ -176,6 +176,17 @@ def test_a_language_model_is_not_trained_on_pairs(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_tatoeba_has_two_directions():
+    file = ROOT / "configs/translation/tatoeba_enzh.py"
+    cfg = config.load(spec_of(file, "zh-en"))
+    assert (cfg.name, cfg.evaluation.tokenize) == ("tatoeba_zhen", "13a")
+    assert (cfg.data.source_lang, cfg.data.target_lang) == ("zh", "en")
+    assert config.load(str(file)).evaluation.tokenize == "zh"
+    with pytest.raises(ConfigError, match="config file") as caught:
+        config.load(spec_of(file, "en-de"))
+    assert "en-zh or zh-en" in str(caught.value.details)
+
+
 def test_every_option_that_binds_a_run_has_a_default_for_older_runs():
     """Or the next new option would end the resuming of every run that is there."""
     cfg = config.load("configs/translation/transformer_tiny.py")
