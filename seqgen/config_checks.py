@@ -139,6 +139,13 @@ def _check_loop(cfg: Any) -> None:
             "that copy",
             ("choose", "train.teacher_forcing_rate=1, or model.decoder.copy=false"),
         )
+    covers = getattr(cfg.model.decoder, "coverage", False)
+    if train.coverage_weight != type(train).coverage_weight and not covers:
+        refuse(
+            f"train.coverage_weight={train.coverage_weight:g} would be ignored by "
+            "model.decoder.coverage=false",
+            ("choose", "model.decoder.coverage=true, of decoders that copy"),
+        )
     if train.patience and not train.eval_every_steps:
         refuse("train.patience counts evaluations, and train.eval_every_steps=0 makes none")
     scores = map(score_name, cfg.evaluation.metrics)

@@ -103,6 +103,22 @@ class Decoder(Protocol):
         ...
 
 
+class WeighingDecoder(Decoder, Protocol):
+    """A decoder that tells what it attends to, in `extend` too: what is copied (`models.copying`).
+
+    Its config has the fields `copy` and `coverage`.
+    """
+
+    def read_and_weigh(
+        self, target: Sequences, encoded: Encoded, *, embedded: Array, key: Any = None
+    ) -> tuple[Array, Array]:
+        """Hidden states [B, T, D] as the call gives them, and weights [B, T, S] of the memory.
+
+        The weights carry gradients. They sum to 1, and are 0 where the source is padding.
+        """
+        ...
+
+
 class Decodable(Protocol):
     """What `seqgen.decoding` needs of a model, and all that it may use."""
 
@@ -120,8 +136,17 @@ class Decodable(Protocol):
         """The part of the output layer that belongs to the tokens `vocab_ids` [C] (int32)."""
         ...
 
-    def output_logits(self, hidden: Array, columns: PyTree = None) -> Array:
-        """float32 logits of hidden states [..., D]: [..., V], or [..., C] of `output_columns`."""
+    def output_logits(
+        self, hidden: Array, columns: PyTree = None, allowed: Array | None = None
+    ) -> Array:
+        """float32 logits of hidden states [..., D]: [..., V], or [..., C] of `output_columns`.
+
+        Where `allowed` (bool, broadcast to them) is False they are -inf.
+        """
+        ...
+
+    def compared_states(self, hidden: Array) -> Array:
+        """Of hidden states [..., D] the part [..., E] whose likeness means something."""
         ...
 
     def reorder(self, state: PyTree, parents: Array) -> PyTree: ...

@@ -134,6 +134,21 @@ def check_carries_state(decoder: Any) -> None:
         refuse_stateless(type(decoder).__name__)
 
 
+def check_weighs(decoder: Any) -> None:
+    """Refuse a decoder module that does not say what it attends to, for models that copy that.
+
+    Raises:
+      ConfigError: it has no `read_and_weigh`.
+    """
+    if not hasattr(decoder, "read_and_weigh"):
+        refuse(
+            "model.decoder.copy=true copies what is attended to, and "
+            f"{type(decoder).__name__} does not tell that",
+            ("either", "give it the method read_and_weigh (see models/base.py)"),
+            ("or", "model.decoder.copy=false"),
+        )
+
+
 def refuse_stateless(decoder: str) -> NoReturn:
     """Refuse streams for a decoder that has no state to carry.
 

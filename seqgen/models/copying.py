@@ -20,8 +20,10 @@ from jax import lax
 
 from seqgen.losses import Mixture
 from seqgen.models.base import DecodeOutput, Prediction
+from seqgen.models.checks import check_weighs
 from seqgen.models.config import ModelConfig, NoDecoderConfig
 from seqgen.models.encoder_decoder import EncoderDecoder
+from seqgen.models.stack_input import stack_input
 from seqgen.nn.dense import Dense, batched_matmul
 from seqgen.nn.dropout import fold
 from seqgen.types import Array, Batch, Encoded, PyTree, Sequences
@@ -67,6 +69,7 @@ class CopyingEncoderDecoder(EncoderDecoder):
             rngs=rngs,
         )
         assert not isinstance(config.decoder, NoDecoderConfig)
+        check_weighs(self.decoder)
         self.has_coverage = config.decoder.coverage
         self.copy_gate = Dense(
             2 * config.embed_dim,
@@ -114,30 +117,34 @@ class CopyingEncoderDecoder(EncoderDecoder):
         """Hidden states [B, T, D], the gate's logits [B, T], attention [B, T, S]."""
         assert batch.source is not None
         encoded = self.encode(batch.source, key=key)
-        embedded = self.embed(self.target_embedding, batch.target, self.decoder, fold(key, 2))
+        embedding, target = self.target_embedding, batch.target
+        embedded = stack_input(self.config, embedding, target, self.decoder, fold(key, 2))
         hidden, weights = self.decoder.read_and_weigh(
-            batch.target, encoded, embedded=embedded, key=fold(key, 3)
+            target, encoded, embedded=embedded, key=fold(key, 3)
         )
-        return hidden, self._gate(hidden, batch.target.ids), weights
+        return hidden, self._gate(hidden, target.ids), weights
 
     def _gate(self, hidden: Array, ids: Array) -> Array:
         """Logits [B, T] of writing instead of copying, from states and what was read."""
-        read = self.vectors(self.target_embedding, ids)
-        return self.copy_gate(jnp.concatenate([hidden, read], axis=-1))[..., 0]
+        both = jnp.concatenate([hidden, self.vectors(ids)], axis=-1)
+        return self.copy_gate(both)[..., 0]
 
     def output_columns(self, vocab_ids: Array) -> PyTree:
         return super().output_columns(vocab_ids), vocab_ids
 
-    def output_logits(self, hidden: Array, columns: PyTree = None) -> Array:
+    def output_logits(
+        self, hidden: Array, columns: PyTree = None, allowed: Array | None = None
+    ) -> Array:
         """Float32 log-probabilities [..., V] of states; of `output_columns` alone [..., C].
 
-        Of columns, the softmax is over these; copies of other tokens are lost.
+        The softmax is over the columns, of them over the `allowed` ones; copies of other tokens are
+        lost.
         """
         dim, vocab_size = self.config.embed_dim, self.output_kernel()[0].shape[0]
         width = (hidden.shape[-1] - dim - 1) // 2
         states, gate, weights, ids = jnp.split(hidden, (dim, dim + 1, dim + 1 + width), axis=-1)
         own, vocab_ids = (None, None) if columns is None else columns
-        logits = super().output_logits(states, own)
+        logits = super().output_logits(states, own, allowed)
         rows = jnp.arange(states.size // dim)[:, None]
         copied = jnp.zeros((len(rows), vocab_size), jnp.float32)
         places = ids.reshape(len(rows), width).astype(jnp.int32)
@@ -145,10 +152,15 @@ class CopyingEncoderDecoder(EncoderDecoder):
         copied = copied.reshape(*hidden.shape[:-1], vocab_size)
         if vocab_ids is not None:
             copied = copied[..., vocab_ids]
-        return jnp.logaddexp(
+        log_probs = jnp.logaddexp(
             jax.nn.log_sigmoid(gate) + jax.nn.log_softmax(logits),
             jax.nn.log_sigmoid(-gate) + _log(copied),
         )
+        return log_probs if allowed is None else jnp.where(allowed, log_probs, -jnp.inf)
+
+    def compared_states(self, hidden: Array) -> Array:
+        """The decoder's own states [..., D]."""
+        return hidden[..., : self.config.embed_dim]
 
     def init_decode(
         self, encoded: Encoded, *, max_len: int, num_beams: int = 1, rewindable: bool = False

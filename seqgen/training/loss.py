@@ -26,9 +26,8 @@ def make_loss(
     """`loss(params, batch, key) -> (objective sum, {'loss', 'nll', 'correct', 'weight'} sums)`.
 
     `key=None` is evaluation: no dropout, label smoothing, z-loss, coverage loss or scheduled
-    sampling. Of a model
-    that predicts more than tokens (`Trainable`), the objective is the sum of all losses, and there
-    are 'NAME_nll', 'NAME_correct' and 'NAME_weight' of each further prediction.
+    sampling. Of a model that predicts more than tokens (`Trainable`), the objective is the sum of
+    all losses, and there are 'NAME_nll', 'NAME_correct' and 'NAME_weight' of each further one.
     """
     carrying = make_carrying_loss(definition, train_cfg, compute_dtype=compute_dtype)
 

@@ -1,4 +1,4 @@
-"""Copying decoders: the mixed distribution against numpy, the laws of decoding."""
+"""Copying decoders: the mixed distribution against numpy, steps against the parallel pass."""
 
 import dataclasses
 import functools
@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from seqgen.decoding import DecodeConfig, generate
-from seqgen.decoding.rescoring import target_log_probs
 from seqgen.errors import ConfigError
 from seqgen.models import ModelConfig, build_model, check_model
 from seqgen.models.config import (
@@ -22,7 +21,7 @@ from seqgen.models.config import (
 from seqgen.models.copying import repeated_attention
 from seqgen.training.config import TrainConfig
 from seqgen.training.loss import make_loss
-from seqgen.types import BOS_ID, Batch, Sequences
+from seqgen.types import Batch, Sequences
 
 # What is compiled here runs once, so the compiler's own time is all that counts.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -172,17 +171,35 @@ def test_steps_of_beams_give_the_log_probabilities_of_the_parallel_pass(name):
         rows = jnp.array([4, 5, 0, 1])
         out, _ = model.extend(some, tokens[rows, 1:2], jnp.ones(4, jnp.int32))
         few = model.output_logits(out.hidden)[:, 0]
-        columns = model.output_logits(model(batch), model.output_columns(jnp.arange(VOCAB)))
-        return model.output_logits(model(batch)), once, jnp.stack(steps, 1), again, few, columns
+        return model.output_logits(model(batch)), once, jnp.stack(steps, 1), again, few
 
-    log_probs, once, steps, again, few, columns = map(np.asarray, run(params))
+    log_probs, once, steps, again, few = map(np.asarray, run(params))
     want = np.repeat(log_probs, beams, axis=0)
     seen = np.arange(4) < np.asarray(lengths)[:, None]
     np.testing.assert_allclose(once[seen], want[seen], atol=2e-5)
     np.testing.assert_allclose(steps[seen], want[seen], atol=2e-5)
     np.testing.assert_allclose(again, want[:, 1], atol=2e-5)
     np.testing.assert_allclose(few, want[[4, 5, 0, 1], 1], atol=2e-5)
-    np.testing.assert_allclose(columns, log_probs, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_telling_the_weights_changes_no_state_under_dropout(name):
+    definition, params = build(name, dropout_rate=0.3)
+    batch, key = example(), jnp.uint32(7)
+
+    @jit
+    def run(params, key):
+        model = definition.bind(params)
+        encoded, embedded = model.encode(batch.source), model.vectors(batch.target.ids)
+        states = model.decoder(batch.target, encoded, embedded=embedded, key=key)
+        options = {"embedded": embedded, "key": key}
+        return states, *model.decoder.read_and_weigh(batch.target, encoded, **options)
+
+    states, told, weights = run(params, key)
+    real = np.asarray(batch.target.segments) > 0
+    np.testing.assert_allclose(told[real], states[real], atol=1e-6)
+    np.testing.assert_allclose(weights.sum(-1)[real], 1, atol=1e-6)
+    assert jnp.abs(states - run(params, jnp.uint32(8))[0]).max() > 0.1
 
 
 @pytest.mark.parametrize("name", ["transformer", "bahdanau"])
@@ -219,33 +236,6 @@ def test_packed_rows_copy_from_their_own_source():
     (want, sums), (got, together) = run(params, batch), run(params, packed)
     np.testing.assert_allclose(together["loss"], sums["loss"], rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), got, want)
-
-
-@pytest.mark.parametrize("name", ["transformer", "bahdanau"])
-def test_search_scores_what_the_parallel_pass_does(name):
-    definition, params = build(name)
-    source = example().source
-    config = DecodeConfig(num_beams=3, num_return_sequences=2, max_length=5)
-
-    @jit
-    def run(params):
-        model = definition.bind(params)
-        found = generate(model, source, config=config, max_len=5)
-        twice = jax.tree.map(lambda x: jnp.repeat(x, 2, axis=0), source)
-        labels, lengths = found.ids.reshape(6, 5), found.lengths.reshape(6)
-        rescored = target_log_probs(model, twice, labels, lengths).sum(1)
-        start = jnp.full((6, 1), BOS_ID)
-        inputs = jnp.concatenate([start, labels[:, :-1]], axis=1)
-        real = (jnp.arange(5) < lengths[:, None]).astype(jnp.int32)
-        rows = Sequences(inputs * real, real, jnp.arange(5) * real)
-        log_probs = model.output_logits(model(Batch(twice, rows, labels, real)))
-        chosen = jnp.take_along_axis(log_probs, labels[..., None], -1)[..., 0]
-        return found.log_probs.reshape(6), rescored, (chosen * real).sum(1), found
-
-    scores, rescored, parallel, found = run(params)
-    np.testing.assert_allclose(scores, parallel, atol=2e-5)
-    np.testing.assert_allclose(rescored, parallel, atol=2e-5)
-    assert len({tuple(np.asarray(row)) for row in found.ids.reshape(6, 5)}) > 2
 
 
 def test_coverage_moves_bahdanaus_attention_and_no_other():
@@ -294,5 +284,20 @@ def test_refusals():
     refuse("joint", decoder=copying, vocab=(20, 21))
     refuse("coverage=true is for", decoder=DECODERS["luong"](coverage=True))
     refuse("encoder.kind=none", decoder=copying, encoder=NoEncoderConfig())
+    refuse("encoder.kind=none", decoder=copying, encoder=NoEncoderConfig(source_prefix=True))
     blind = dataclasses.replace(DECODERS["luong"](copy=True), attention="none")
     refuse("attention=none", decoder=blind)
+
+
+class Silent(nnx.Module):
+    """A decoder of the user's own that does not tell what it attends to."""
+
+    def __init__(self, cfg, **widths):
+        pass
+
+
+def test_a_decoder_that_does_not_tell_what_it_attends_to_is_refused():
+    decoder = DECODERS["transformer"](copy=True, kind="models.test_copying:Silent")
+    config = ModelConfig(embed_dim=DIM, encoder=encoder_of("transformer"), decoder=decoder)
+    with pytest.raises(ConfigError, match="Silent does not tell"):
+        build_model(config, source_vocab_size=VOCAB, target_vocab_size=VOCAB)
