@@ -220,7 +220,7 @@ def test_low_rank_adaptation_reaches_what_is_copied():
     adapted = LowRankDefinition(base, rank=2, targets=targets, **options)
     assert adapted.is_trained("copy_gate/kernel")
     assert not adapted.is_trained("decoder/combine/kernel")
-    given = {**params, "lora": adapted.init(jax.random.key(3))["lora"]}
+    given = {**params, "lora": jax.jit(adapted.init)(jax.random.key(3))["lora"]}
     losses = [make_loss(each, TrainConfig(), compute_dtype="float32") for each in (adapted, base)]
 
     @jit
