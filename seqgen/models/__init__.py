@@ -5,6 +5,7 @@ from typing import Any
 from seqgen.models.causal_lm import CausalLM
 from seqgen.models.checks import check_model
 from seqgen.models.config import ModelConfig, NoDecoderConfig, NoEncoderConfig
+from seqgen.models.copying import CopyingEncoderDecoder
 from seqgen.models.encoder_decoder import EncoderDecoder
 from seqgen.models.labelled import DecoderLabeller, EncoderLabeller
 from seqgen.models.masked_lm import MaskedLM
@@ -25,7 +26,8 @@ def build_model(
     Raises:
       ConfigError: if the config contradicts itself or the vocabularies (`check_model`).
     """
-    model: Any = EncoderDecoder
+    copies = getattr(config.decoder, "copy", False)
+    model: Any = CopyingEncoderDecoder if copies else EncoderDecoder
     if config.tells_labels:
         alone = isinstance(config.encoder, NoEncoderConfig)
         model = DecoderLabeller if alone else EncoderLabeller

@@ -17,7 +17,7 @@ from seqgen.models.config import (
     TransformerDecoderConfig,
     TransformerEncoderConfig,
 )
-from seqgen.models.position_checks import check_positions
+from seqgen.models.transformer_checks import check_stack
 from seqgen.nn.linear_recurrence import LinearCell
 from seqgen.nn.recurrent import build_cell
 
@@ -38,7 +38,8 @@ def check_model(
       ConfigError: heads that do not divide the width, shared embeddings of unequal vocabularies,
         odd widths under sinusoidal or rotary positions, lengths beyond a learned position table,
         options that the chosen positions would ignore, a recurrent decoder that does not fit its
-        encoder, or reads one where there is none; neither encoder nor decoder.
+        encoder, or reads one where there is none; a copying decoder without anything to copy from,
+        or with a vocabulary of its own; neither encoder nor decoder.
     """
     encoder, longest_row = config.encoder, ("data.max_target_len", max_target_len)
     if isinstance(config.decoder, NoDecoderConfig):
@@ -57,6 +58,7 @@ def check_model(
         )
     if config.source_token_types:
         _check_source_types(config)
+    _check_copying(config, source_vocab_size, target_vocab_size)
     longest_source = ("data.max_source_len", max_source_len)
     if block_len:
         longest_source = longest_row = ("data.block_len", block_len)
@@ -68,12 +70,41 @@ def check_model(
         ("decoder", config.decoder, longest_row),
     ):
         if isinstance(part, TransformerEncoderConfig | TransformerDecoderConfig):
-            _check_heads(f"model.{side}", part, config.embed_dim)
-            check_positions(f"model.{side}", part, config.embed_dim, longest)
+            check_stack(f"model.{side}", part, config.embed_dim, longest)
     if isinstance(config.decoder, RecurrentDecoderConfig):
         own = ":" in encoder.kind  # the user's class: its widths show when it is built
         dims = None if own else encoded_dims(encoder, config.embed_dim)
         check_recurrent_decoder(config.decoder, dims)
+
+
+def _check_copying(config: ModelConfig, source_vocab: Any, target_vocab: Any) -> None:
+    decoder = config.decoder
+    if isinstance(decoder, NoDecoderConfig):
+        return
+    if decoder.coverage and not decoder.copy:
+        refuse(
+            "model.decoder.coverage=true is for decoders that copy",
+            ("choose", "model.decoder.copy=true, or coverage=false"),
+        )
+    if not decoder.copy:
+        return
+    if isinstance(config.encoder, NoEncoderConfig):
+        refuse(
+            "model.decoder.copy=true copies what an encoder read, and model.encoder.kind=none",
+            ("choose", "an encoder, such as model.encoder.kind=transformer"),
+        )
+    if isinstance(decoder, RecurrentDecoderConfig) and decoder.attention == "none":
+        refuse(
+            "model.decoder.copy=true copies what is attended to, and model.decoder.attention=none",
+            ("choose", "model.decoder.attention=bahdanau, luong_dot or luong_general"),
+        )
+    if source_vocab != target_vocab:
+        refuse(
+            "model.decoder.copy=true needs one joint vocabulary",
+            ("source", f"{source_vocab} tokens"),
+            ("target", f"{target_vocab} tokens"),
+            ("choose", "tokenizer.joint=true"),
+        )
 
 
 def check_reads_sources(config: ModelConfig) -> None:
@@ -109,6 +140,21 @@ def check_carries_state(decoder: Any) -> None:
     """
     if not hasattr(decoder, "init_carry"):
         refuse_stateless(type(decoder).__name__)
+
+
+def check_weighs(decoder: Any) -> None:
+    """Refuse a decoder module that does not say what it attends to, for models that copy that.
+
+    Raises:
+      ConfigError: it has no `read_and_weigh`.
+    """
+    if not hasattr(decoder, "read_and_weigh"):
+        refuse(
+            "model.decoder.copy=true copies what is attended to, and "
+            f"{type(decoder).__name__} does not tell that",
+            ("either", "give it the method read_and_weigh (see models/base.py)"),
+            ("or", "model.decoder.copy=false"),
+        )
 
 
 def refuse_stateless(decoder: str) -> NoReturn:
@@ -293,21 +339,3 @@ def _check_copy_bridge(decoder: RecurrentDecoderConfig, encoded: EncodedDims) ->
             ("now", "the {} has one, the {} has none".format(*sides)),
             ("choose", "the same kind on both sides, or model.decoder.bridge=dense"),
         )
-
-
-def _check_heads(where: str, part: Any, width: int) -> None:
-    if width % part.num_heads:
-        refuse(
-            f"{where}.num_heads={part.num_heads} does not divide model.embed_dim={width}",
-            ("choose", f"one of {', '.join(map(str, _divisors(width)))}"),
-        )
-    groups = part.num_kv_heads
-    if groups is not None and part.num_heads % groups:
-        refuse(
-            f"{where}.num_kv_heads={groups} does not divide {where}.num_heads={part.num_heads}",
-            ("choose", f"one of {', '.join(map(str, _divisors(part.num_heads)))}, or none"),
-        )
-
-
-def _divisors(number: int) -> list[int]:
-    return [d for d in range(1, min(number, 128) + 1) if number % d == 0]

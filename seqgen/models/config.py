@@ -147,9 +147,20 @@ class TransformerEncoderConfig(_TransformerConfig):
     """Transformer encoder (Vaswani et al. 2017 and its usual variants)."""
 
 
+def _copy() -> bool:
+    return option(
+        False, help="may copy tokens of the source, where it attends to it (one vocabulary)"
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class TransformerDecoderConfig(_TransformerConfig):
     """Transformer decoder; attends over the encoder's memory, where there is an encoder."""
+
+    copy: bool = _copy()
+    coverage: bool = option(
+        False, help="copying: a loss on attending twice to a place (train.coverage_weight)"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,6 +224,12 @@ class RecurrentDecoderConfig:
     )
     attention_dim: int = option(
         256, help="width of additive attention's hidden layer", minimum=1, maximum=65536
+    )
+    copy: bool = _copy()
+    coverage: bool = option(
+        False,
+        help="copying: a loss on attending twice to a place (train.coverage_weight); bahdanau's "
+        "attention also reads how much each place has had",
     )
     input_feeding: bool = option(
         False, help="feed the last attentional state into the next step (Luong et al. 2015)"

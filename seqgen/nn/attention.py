@@ -10,8 +10,9 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
+from seqgen.nn.additive import attention_weights
 from seqgen.nn.attention_kernels import attention
-from seqgen.nn.attention_plain import KeyValues
+from seqgen.nn.attention_plain import KeyValues, operand_dtype
 from seqgen.nn.beam_cache import (
     BeamHistory,
     StepMemory,
@@ -20,7 +21,7 @@ from seqgen.nn.beam_cache import (
     part_beams,
     share_beams,
 )
-from seqgen.nn.dense import Dense, dense
+from seqgen.nn.dense import Dense, batched_matmul, dense
 from seqgen.nn.masks import AttentionMask
 from seqgen.nn.norm import RMSNorm
 from seqgen.nn.partitioning import constrain, num_shards
@@ -182,6 +183,29 @@ class Attention(nnx.Module):
     def _merge(self, mixed: Array) -> Array:
         """[B, N, T, H] -> the layer's output [B, T, D]."""
         return self.out(mixed.swapaxes(1, 2).reshape(mixed.shape[0], mixed.shape[2], -1))
+
+    def mean_weights(
+        self,
+        x: Array,
+        memory: Array,
+        mask: AttentionMask,
+        *,
+        positions: Array,
+        memory_positions: Array,
+    ) -> Array:
+        """Weights [B, T, S] of [B, T, D] over memory [B, S, E], the mean of the heads.
+
+        They carry a gradient, have no dropout, and are 0 where nothing is seen.
+        """
+        query = self.project_query(x, positions)
+        keys = self.project_memory(memory, memory_positions).keys
+        batch, _, query_len, head_dim = query.shape
+        shape = (batch, self.num_kv_heads, -1, head_dim)
+        dtype = operand_dtype(self.compute_dtype)
+        query = query.reshape(shape) * head_dim**-0.5
+        scores: Any = batched_matmul(query, keys.swapaxes(2, 3), dtype)
+        scores = scores.reshape(batch, self.num_heads, query_len, -1)
+        return attention_weights(scores, mask.dense(query_len, keys.shape[2])).mean(1)
 
     def __call__(
         self,

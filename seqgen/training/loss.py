@@ -24,9 +24,9 @@ def make_loss(
 ) -> LossFunction:
     """`loss(params, batch, key) -> (objective sum, {'loss', 'nll', 'correct', 'weight'} sums)`.
 
-    `key=None` is evaluation: no dropout, label smoothing, z-loss or scheduled sampling. Of a model
-    that predicts more than tokens (`Trainable`), the objective is the sum of all losses, and there
-    are 'NAME_nll', 'NAME_correct' and 'NAME_weight' of each further prediction.
+    `key=None` is evaluation: no dropout, label smoothing, z-loss, coverage loss or scheduled
+    sampling. Of a model that predicts more than tokens (`Trainable`), the objective is the sum of
+    all losses, and there are 'NAME_nll', 'NAME_correct' and 'NAME_weight' of each further one.
     """
     carrying = make_carrying_loss(definition, train_cfg, compute_dtype=compute_dtype)
 
@@ -54,6 +54,7 @@ def make_carrying_loss(
                 prediction.bias,
                 prediction.labels,
                 prediction.weights,
+                mixture=prediction.mixture,
                 label_smoothing=0.0 if key is None else train_cfg.label_smoothing,
                 z_loss=0.0 if key is None else train_cfg.z_loss,
                 compute_dtype=compute_dtype,
@@ -63,6 +64,9 @@ def make_carrying_loss(
         }
         tokens, *others = sums
         total = sum((sums[name].loss for name in others), sums[tokens].loss)
+        coverage = found[tokens].coverage
+        if coverage is not None and key is not None:
+            total += train_cfg.coverage_weight * (coverage * found[tokens].weights).sum()
         measured = {"loss": total}
         for name, part in sums.items():
             prefix = "" if name == tokens else f"{name}_"
