@@ -102,9 +102,19 @@ def train(
             identity=_identity(cfg) | {"corpus and tokenizers": text.fingerprint},
             identity_defaults=_option_defaults(cfg),
             facts={"config_hash": config_module.digest(cfg)},
+            next_commands=[f"seqgen {verb} --workdir={run.path}" for verb in _next_verbs(cfg)],
             progress=progress,
             stop=stop,
         )
+
+
+def _next_verbs(cfg: Config) -> list[str]:
+    """What there is to do with a trained run."""
+    if cfg.data.labelled:
+        return ["evaluate"]
+    if cfg.model.decoder.kind == "none":
+        return ["evaluate", "fill"]
+    return ["evaluate", "chat" if cfg.data.source == "dialogue" else "generate"]
 
 
 def _begin(

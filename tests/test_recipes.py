@@ -226,3 +226,16 @@ def _paths(values, prefix=""):
             yield from _paths(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
+
+
+@pytest.mark.parametrize(
+    ("name", "verbs"),
+    [
+        ("quickstart", ["evaluate", "generate"]),
+        ("dialogue/coffee_gpt", ["evaluate", "chat"]),
+        ("masked_lm/bert_small", ["evaluate", "fill"]),
+        ("classification/toxicity", ["evaluate"]),
+    ],
+)
+def test_what_to_do_with_a_run_is_told_by_its_kind(name, verbs):
+    assert experiment._next_verbs(config.load(str(ROOT / f"configs/{name}.py"))) == verbs
