@@ -198,7 +198,7 @@ def _ours(found: dict[str, Any]) -> Vocabulary:
         their_ids=[i for i, _ in kept],
         their_controls={
             **added,
-            **{name: vocab[name] for name in sorted(dropped) if name in vocab},
+            **{name: i for name, i in vocab.items() if name in dropped},
         },
         space_first=space_first,
     )
