@@ -15,12 +15,6 @@ from seqgen.training.signals import StopSignals
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "configs").rglob("*.py"))
-# Those that no other one resembles; the rest is trained by other tests here, and by `-m slow`.
-UNLIKE = {
-    *("reverse", "translation/tatoeba_enzh", "language_model/gpt2_small"),
-    *("language_model/wikitext2_lstm", "summarisation/debian_synopsis_warm"),
-    *("dialogue/schema_guided_transformer",),
-}
 WORDS = ("ein hund", "zwei hunde", "der mann", "die frau", "ein kind", "viele leute")
 
 
@@ -99,7 +93,9 @@ def test_config_loads_and_says_its_command(path):
     assert text and f"--config={path.relative_to(ROOT)}" in text
 
 
-def train_tiny(path: pathlib.Path, corpora: tuple, workdir: pathlib.Path, *words: str):
+def train_tiny(
+    path: pathlib.Path, corpora: tuple, workdir: pathlib.Path, *words: str, form: str = "tiny"
+):
     corpus, dialogues = corpora
     overrides = ["--config.train.tensorboard=false", "--config.data.num_buckets=1", *words]
     kinds = ("translation", "language_model", "masked_lm", "summarisation", "classification")
@@ -109,7 +105,7 @@ def train_tiny(path: pathlib.Path, corpora: tuple, workdir: pathlib.Path, *words
         speakers = config.load(str(path)).data.speakers
         overrides.append(f"--config.data.dir={dialogues / speakers[-1]}")
     overrides += begin_tiny(path, corpus, workdir / "beginnings")
-    cfg = config.load(spec_of(path, "tiny"), overrides)
+    cfg = config.load(spec_of(path, form), overrides)
     outcome = experiment.train(cfg, workdir)
     assert (outcome.status, outcome.step) == ("finished", cfg.train.num_steps)
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -117,22 +113,18 @@ def train_tiny(path: pathlib.Path, corpora: tuple, workdir: pathlib.Path, *words
     return rows
 
 
-def recipe_name(path: pathlib.Path) -> str:
-    return path.relative_to(ROOT / "configs").with_suffix("").as_posix()
-
-
 @pytest.mark.parametrize(
-    "path",
+    ("path", "form"),
     [
-        pytest.param(path, marks=() if recipe_name(path) in UNLIKE else pytest.mark.slow)
-        for path in FILES
+        *((path, "tiny") for path in FILES),
+        (ROOT / "configs/summarisation/scitldr.py", "copying,tiny"),
     ],
-    ids=recipe_name,
+    ids=lambda value: getattr(value, "stem", value),
 )
-def test_tiny_form_trains(path, corpus, dialogues, tmp_path):
+def test_tiny_form_trains(path, form, corpus, dialogues, tmp_path):
     silent = ("--config.evaluation.metrics=", "--config.evaluation.num_samples=0")
-    corpora = corpus, dialogues
-    rows = train_tiny(path, corpora, tmp_path, *silent, "--config.train.best_metric=eval/loss")
+    words = (*silent, "--config.train.best_metric=eval/loss")
+    rows = train_tiny(path, (corpus, dialogues), tmp_path, *words, form=form)
     assert rows[-1]["eval/loss"] > 0
 
 
