@@ -1,5 +1,6 @@
 """What all tokenizers have in common, and those that stand around another one."""
 
+import abc
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from seqgen.data import cache
 from seqgen.data.word_starts import find_word_starts
 
 
-class BaseTokenizer:
+class BaseTokenizer(abc.ABC):
     """What this package asks of tokenizers, and how most of them answer.
 
     Attributes:
@@ -55,30 +56,30 @@ class BaseTokenizer:
         """JSON values that say what it is wrapped in."""
         return {}
 
+    @abc.abstractmethod
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, without BOS_ID and EOS_ID."""
-        raise NotImplementedError
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of each text."""
         return [self.encode(text) for text in texts]
 
+    @abc.abstractmethod
     def decode(self, ids: Any) -> str:
         """Plain text; stops at EOS_ID, skips other control ids."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def piece_bytes(self, token_id: int) -> bytes:
         """What a token adds to a text that it stands behind, in UTF-8; of control ids nothing."""
-        raise NotImplementedError
 
     def sample(self, text: str, *, seed: int) -> list[int]:
         """One of several segmentations, a pure function of text and seed; `encode` if not on."""
         del seed
         return self.encode(text)
 
+    @abc.abstractmethod
     def save(self, path: Path) -> None:
         """Write what it is made of into one file."""
-        raise NotImplementedError
 
 
 class WrappedTokenizer(BaseTokenizer):

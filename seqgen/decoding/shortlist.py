@@ -121,7 +121,7 @@ class ShortlistedModel:
         return logits if allowed is None else jnp.where(allowed, logits, -jnp.inf)
 
     def compared_states(self, hidden: Array) -> Array:
-        raise NotImplementedError("a shortlist leaves logits alone: `SearchOptions` refuses this")
+        return hidden  # logits: `SearchOptions` refuses searches that compare states
 
     def reorder(self, state: PyTree, parents: Array) -> PyTree:
         return {**state, "model": self._model.reorder(state["model"], parents)}
