@@ -77,9 +77,9 @@ def get_config(direction: str = "en-zh") -> ConfigDict:
     return config
 
 
-def tiny() -> ConfigDict:
+def tiny(direction: str = "en-zh") -> ConfigDict:
     """The same recipe, small enough to train in a test."""
-    config = get_config()
+    config = get_config(direction)
     for part in (config.model.encoder, config.model.decoder):
         part.update(num_layers=1, num_heads=2, ff_dim=32)
     config.model.embed_dim = 16
