@@ -36,7 +36,6 @@ def check(cfg: Any) -> None:
     _check_init(cfg.init)
     _check_lora(cfg)
     _check_loop(cfg)
-    cfg.decode.plain(cfg.evaluation.num_beams)  # what evaluations decode with
 
 
 def notes(cfg: Any) -> list[str]:
