@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import seqgen
-from seqgen import config, experiment, run_evaluation, runs
+from seqgen import config, experiment, loading, run_evaluation, runs
 from seqgen.cli.main import main
 from seqgen.errors import ConfigError
 from seqgen.named_parts import parts_of
@@ -89,8 +89,8 @@ def _says_what_to_do_instead(run, capsys):
         seqgen.load([run, run])
     answering: Any = None
     with pytest.raises(ConfigError, match="tells labels, and cannot"):
-        runs.add_draft(answering, runs.Run.open(run), run, "none")
-    with pytest.raises(ConfigError, match=r"overrides, draft, an ensemble: .* nothing is decoded"):
+        loading.add_draft(answering, *[runs.Run.open(run)] * 2, "none")
+    with pytest.raises(ConfigError, match=r"num_beams, draft, ensemble: .* nothing is decoded"):
         run_evaluation.evaluate([run, run], overrides={"num_beams": 2}, draft=run)
     capsys.readouterr()
     for verb, *words in (("generate", "--prompt=x"), ("chat", "-p", "x"), ("fill", "--text=x")):

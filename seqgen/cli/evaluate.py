@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate and print."""
     checkpoint = parse_checkpoint(args.checkpoint)
     edges = _edges(args.by_length)
-    metrics = _metrics(args.metrics)
+    metrics = [name for name in args.metrics.split(",") if name]
     workdirs, companions = runs_of(args)
     from seqgen import config, run_evaluation
     from seqgen.evaluation import by_length, scores, table
@@ -101,8 +101,7 @@ def run(args: argparse.Namespace) -> int:
 
     cfg = config.read_json(workdirs[0] / "config.json")
     options = search_options(args)
-    if cfg.data.contiguous or cfg.data.labelled:
-        _refuse_answers(args, labelled=cfg.data.labelled)
+    run_evaluation.check_decodes(cfg, _of_answers(args, labelled=cfg.data.labelled))
     if args.three_ways:  # what may fail fails before the work is done
         scores.require_moses()
     with contextlib.ExitStack() as stack:
@@ -178,53 +177,19 @@ def _flat(result: dict[str, Any]) -> list[tuple[str, Any]]:
     return rows
 
 
-# Options about decoded lines.
-_OF_ANSWERS = ("num_beams", "length_penalty", "shortlist", "draft", "by_length", "three_ways")
-# Of runs without such lines: what they are, what else cannot be asked of them, what is measured.
-_WITHOUT_SOURCES = (
-    "is of text without sources",
-    ("metrics", "output"),
-    "loss, perplexity, token accuracy, bits per byte and character",
-)
-_LABELS = ("tells labels", ("metrics", "ensemble"), "loss, accuracy, macro F1, F1 of each label")
-
-
-def _refuse_answers(args: argparse.Namespace, *, labelled: bool) -> None:
-    """Refuse options about decoded lines, of which labels and text without sources have none."""
-    kind, others, measured = _LABELS if labelled else _WITHOUT_SOURCES
-    given = [f"--{name}" for name in _OF_ANSWERS if getattr(args, name) not in (None, False)]
+def _of_answers(args: argparse.Namespace, *, labelled: bool) -> list[str]:
+    """Which options about decoded lines are given; labels are written as answers are."""
+    names = ("num_beams", "length_penalty", "shortlist", "draft", "by_length", "three_ways")
+    given = [f"--{name}" for name in names if getattr(args, name) not in (None, False)]
+    others = ("metrics", "ensemble" if labelled else "output")
     given += [f"--{name}" for name in others if getattr(args, name)]
-    if args.quantize != "none":
-        given.append(f"--quantize={args.quantize}")
-    if given:
-        raise ConfigError(
-            f"{', '.join(given)}: the run {kind}, and nothing is decoded",
-            details=[f"measured are   {measured}"],
-        )
+    return given + ([] if args.quantize == "none" else [f"--quantize={args.quantize}"])
 
 
 def _strict(result: dict[str, Any]) -> dict[str, Any]:
     """`result` as strict JSON takes it: a non-finite value is null, and `non_finite` names it."""
     bad = [k for k, v in result.items() if isinstance(v, float) and not math.isfinite(v)]
     return {**result, **dict.fromkeys(bad), **({"non_finite": bad} if bad else {})}
-
-
-def _metrics(text: str) -> list[str]:
-    from seqgen.evaluation.config import ALL_METRICS
-    from seqgen.types import nearest
-
-    names = [name for name in text.split(",") if name]
-    for name in names:
-        if name not in ALL_METRICS and ":" not in name:
-            guess = nearest(name, ALL_METRICS)
-            raise ConfigError(
-                f"bad --metrics={text}",
-                details=[
-                    *([f"did you mean   {guess}"] if guess else []),
-                    f"it takes       {', '.join(ALL_METRICS)} or module:name",
-                ],
-            )
-    return names
 
 
 def _edges(text: str | None) -> list[int] | None:
