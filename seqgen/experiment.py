@@ -271,19 +271,13 @@ def _evaluators(
             causal = cfg.data.objective.name == "causal"
             size = text.text_size(split, max_examples=limit) if causal else None
             return evaluators.teacher_forced_evaluator(eval_step, batches, size=size)
-        generators: list[Generator] = []  # made with the first parameters, then given new ones
+        plain = dataclasses.replace(cfg, decode=cfg.decode.plain(cfg.evaluation.num_beams))
+        generator = make_generator(plain, definition, {}, text.tokenizers)
 
         def translate(params: Params, sources: Sequence[str]) -> list[str]:
-            if not generators:
-                plain = cfg.decode.plain(cfg.evaluation.num_beams)
-                searching = dataclasses.replace(cfg, decode=plain)
-                generators.append(make_generator(searching, definition, params, text.tokenizers))
-            generators[0].params = params
-            answers = generators[0].stream(sources, progress=lambda count: stop.check())
-            try:
+            with _lent(generator, params):
+                answers = generator.stream(sources, progress=lambda count: stop.check())
                 return [one_line(hypotheses[0].text) for hypotheses in answers]
-            finally:
-                generators[0].params = {}  # merged ones are a copy, which training has no room for
 
         examples = text.examples(split, max_examples=limit)
         return evaluators.combine(
@@ -307,20 +301,25 @@ def _label_evaluator(
     examples: list[data.Pair],
     stop: StopSignals,
 ) -> evaluators.Evaluator:
-    made: list[TextLabeller] = []  # with the first parameters, then given new ones
+    labeller = make_labeller(cfg, definition, {}, text.tokenizers)
 
     def tell(params: Params, texts: Sequence[str]) -> Sequence[Any]:
-        if not made:
-            made.append(make_labeller(cfg, definition, params, text.tokenizers))
-        made[0].params = params
-        try:
-            return made[0].log_probs(texts, progress=lambda count: stop.check())
-        finally:
-            made[0].params = {}  # as in `_evaluators`
+        with _lent(labeller, params):
+            return labeller.log_probs(texts, progress=lambda count: stop.check())
 
     labels = text.tokenizers.labels
     targets = labels.of_examples(examples)
     return labelled_evaluator(tell, examples, targets, labels.labels, cfg.evaluation)
+
+
+@contextlib.contextmanager
+def _lent(model: Generator | TextLabeller, params: Params) -> Iterator[None]:
+    """`model` with these parameters, let go at the end: merged ones are a copy, and large."""
+    model.params = params
+    try:
+        yield
+    finally:
+        model.params = {}
 
 
 def _model_line(definition: Definition, text: data.TextData) -> str:
