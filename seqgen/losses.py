@@ -175,6 +175,7 @@ def _run(
             generated = mixture.log_share - nll
             both_ways = -jnp.logaddexp(generated, mixture.log_other)
             share = jnp.exp(generated + both_ways)
+            other = jnp.exp(mixture.log_other + both_ways)
             smoothed, nll = smoothed + (1 - epsilon) * (both_ways - nll), both_ways
             leading = jnp.maximum(mixture.log_share + largest - log_normalizer, mixture.log_rival)
             correct = both_ways <= 1e-5 - leading
@@ -200,7 +201,7 @@ def _run(
         d_rows, d_mixture = product(d_logits, table, ((1,), (0,))), None
         if mixture is not None:
             d_share = -pull[:, 0] * weights
-            d_other = -(1 - epsilon) * weights - d_share
+            d_other = -(1 - epsilon) * weights * other
             d_mixture = Mixture(d_share, d_other, jnp.zeros_like(weights))
         return (sums, d_table, d_bias), (d_rows, d_mixture)
 

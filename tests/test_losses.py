@@ -144,6 +144,23 @@ def test_a_second_way_costs_no_further_product():
     assert jaxpr.count("dot_general") == 1
 
 
+@pytest.mark.parametrize("mass", [1e-9, 0.3])
+def test_a_way_that_gives_the_label_almost_nothing_keeps_its_gradient(mass):
+    logits = jnp.zeros((1, 1, V)).at[..., 2].set(8.0)
+    label, weight = jnp.full((1, 1), 2), jnp.full((1, 1), 0.5)
+
+    def loss(mass):
+        log_mass = jnp.full((1, 1), jnp.log(mass))
+        mixture = Mixture(jnp.full((1, 1), np.log(0.7)), log_mass, log_mass)
+        table = jnp.eye(V)
+        options = {"mixture": mixture, "label_smoothing": 0.1}
+        return vocabulary_loss(logits, table, None, label, weight, **options).loss
+
+    of_label = 0.7 / (1 + (V - 1) * np.exp(-8.0)) + mass
+    gradient = jax.grad(loss)(jnp.float32(mass))
+    np.testing.assert_allclose(gradient, -0.9 * 0.5 / of_label, rtol=1e-5)
+
+
 def test_z_loss_is_in_the_loss_and_in_nothing_else():
     args = example()
     plain, more = (vocabulary_loss(*args, z_loss=z) for z in (0.0, 0.1))

@@ -120,7 +120,7 @@ class TransformerLayer(nnx.Module):
     ) -> Any:
         """[B, T, D] -> [B, T, D]; masks True = may be seen; `bias` of the self-attention.
 
-        With `weigh` also the weights [B, T, S] over the memory, as `Attention.mean_weights`.
+        With `weigh` also the weights [B, T, S] over the memory, as `Attention`.
         """
         weights = None
         read = self.enter(x, self.self_norm)
@@ -131,10 +131,16 @@ class TransformerLayer(nnx.Module):
         if self.cross_attention is not None:
             assert memory_mask is not None
             read = self.enter(x, self.cross_norm)
-            places = {"positions": positions, "memory_positions": memory_positions}
-            update = self.cross_attention(read, memory, memory_mask, key=fold(key, 2), **places)
-            if weigh:
-                weights = self.cross_attention.mean_weights(read, memory, memory_mask, **places)
+            update = self.cross_attention(
+                read,
+                memory,
+                memory_mask,
+                positions=positions,
+                memory_positions=memory_positions,
+                key=fold(key, 2),
+                weigh=weigh,
+            )
+            update, weights = update if weigh else (update, None)
             x = self.leave(x, update, self.cross_norm, fold(key, 3))
         update = self.feed_forward(self.enter(x, self.feed_forward_norm), key=fold(key, 4))
         x = self.leave(x, update, self.feed_forward_norm, fold(key, 5))

@@ -184,21 +184,8 @@ class Attention(nnx.Module):
         """[B, N, T, H] -> the layer's output [B, T, D]."""
         return self.out(mixed.swapaxes(1, 2).reshape(mixed.shape[0], mixed.shape[2], -1))
 
-    def mean_weights(
-        self,
-        x: Array,
-        memory: Array,
-        mask: AttentionMask,
-        *,
-        positions: Array,
-        memory_positions: Array,
-    ) -> Array:
-        """Weights [B, T, S] of [B, T, D] over memory [B, S, E], the mean of the heads.
-
-        They carry a gradient, have no dropout, and are 0 where nothing is seen.
-        """
-        query = self.project_query(x, positions)
-        keys = self.project_memory(memory, memory_positions).keys
+    def _mean_weights(self, query: Array, keys: Array, mask: AttentionMask) -> Array:
+        """The mean of the heads' weights [B, T, S]: queries [B, N, T, H] over keys [B, G, S, H]."""
         batch, _, query_len, head_dim = query.shape
         shape = (batch, self.num_kv_heads, -1, head_dim)
         dtype = operand_dtype(self.compute_dtype)
@@ -217,8 +204,14 @@ class Attention(nnx.Module):
         memory_positions: Array | None = None,
         bias: DistanceBias | None = None,
         key: Any = None,
-    ) -> Array:
-        """[B, T, D] attending over memory [B, S, E], or over itself (None), -> [B, T, D]."""
+        weigh: bool = False,
+    ) -> Any:
+        """[B, T, D] attending over memory [B, S, E], or over itself (None), -> [B, T, D].
+
+        With `weigh`, which is for attention without `bias`, also the weights [B, T, S]: the mean of
+        the heads, without dropout, 0 where nothing is seen. They carry a gradient.
+        """
+        assert bias is None or not weigh
         if memory is None:
             query, key_values = self.project_self(x, positions)
         else:
@@ -235,4 +228,5 @@ class Attention(nnx.Module):
             key=key,
             compute_dtype=self.compute_dtype,
         )
-        return self._merge(mixed)
+        out = self._merge(mixed)
+        return (out, self._mean_weights(query, key_values.keys, mask)) if weigh else out
