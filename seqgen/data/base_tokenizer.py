@@ -10,6 +10,7 @@ import numpy as np
 
 from seqgen.data import cache
 from seqgen.data.word_starts import find_word_starts
+from seqgen.types import UNK_ID
 
 
 class BaseTokenizer(abc.ABC):
@@ -22,6 +23,7 @@ class BaseTokenizer(abc.ABC):
       lowercase: text is lower-cased first.
       multiline: texts may have several lines.
       line_end_id: where they may, what stands for a line end.
+      unknown_is_word: UNK_ID stands for a whole word.
     """
 
     kind: str
@@ -30,6 +32,7 @@ class BaseTokenizer(abc.ABC):
     lowercase: bool = False
     multiline: bool = False
     line_end_id: int
+    unknown_is_word: bool = False
 
     @property
     def vocabulary_fingerprint(self) -> str:
@@ -43,8 +46,10 @@ class BaseTokenizer(abc.ABC):
 
     @functools.cached_property
     def word_starts(self) -> np.ndarray:
-        """Bool [V], see `find_word_starts`."""
-        return find_word_starts(self)
+        """Bool [V], see `find_word_starts`; UNK_ID begins a word if it is one."""
+        starts = find_word_starts(self)
+        starts[UNK_ID] = self.unknown_is_word
+        return starts
 
     @property
     def options(self) -> dict[str, Any]:
@@ -98,6 +103,7 @@ class WrappedTokenizer(BaseTokenizer):
         self.vocab_size = inner.vocab_size
         self.lowercase = inner.lowercase
         self.multiline = inner.multiline
+        self.unknown_is_word = inner.unknown_is_word
         if inner.multiline:
             self.line_end_id = inner.line_end_id
         self.fingerprint = cache.digest_json([*wrapping, inner.fingerprint])

@@ -11,7 +11,7 @@ from seqgen.data.base_tokenizer import BaseTokenizer
 from seqgen.data.batching import Shape, empty_sequences
 from seqgen.data.sources import Pair
 from seqgen.errors import DataError, labelled
-from seqgen.types import BOS_ID, EOS_ID, NUM_CONTROL_IDS, UNK_ID, MaskedBatch, nearest
+from seqgen.types import BOS_ID, EOS_ID, NUM_CONTROL_IDS, MaskedBatch, nearest
 
 _SHOWN = 8
 
@@ -115,9 +115,7 @@ class LabelledRows:
     """
 
     def __init__(self, tokenizer: BaseTokenizer, *, several: bool):
-        self._starts = tokenizer.word_starts.copy() if several else None
-        if self._starts is not None and tokenizer.kind in ("word", "wordpiece"):
-            self._starts[UNK_ID] = True  # a whole word
+        self._starts = tokenizer.word_starts if several else None
 
     def places(self, ids: Any) -> np.ndarray:
         """Columns of a row where a label of its text (ids without BOS, EOS) is told."""
