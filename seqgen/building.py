@@ -1,4 +1,4 @@
-"""From a config to its model, and from parameters to what answers text."""
+"""From a config to its model, and from parameters to what answers or labels text."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ from seqgen import data
 from seqgen.config import Config
 from seqgen.decoding.shortlist import Shortlist
 from seqgen.inference import Generator
+from seqgen.labelling import TextLabeller
 from seqgen.models import build_model
 from seqgen.models.config import NoEncoderConfig
 from seqgen.nn.low_rank import LowRankDefinition
@@ -72,6 +73,20 @@ def make_generator(
         max_target_len=target_limit,
         reads_prompts=reads_prompts(cfg),
         shortlist=shortlist,
+    )
+
+
+def make_labeller(
+    cfg: Config, definition: Definition, params: Params, tokenizers: data.Tokenizers
+) -> TextLabeller:
+    """A `TextLabeller` that cuts texts as training does."""
+    return TextLabeller(
+        definition,
+        params,
+        tokenizers.source,
+        tokenizers.labels,
+        max_source_len=cfg.data.max_source_len,
+        decode_config=cfg.decode,
     )
 
 

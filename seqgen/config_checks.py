@@ -7,7 +7,7 @@ and is probably not meant.
 
 from typing import Any
 
-from seqgen.corpus_checks import LOSS_METRICS, check_corpus, text_metrics
+from seqgen.corpus_checks import LABEL_METRICS, LOSS_METRICS, check_corpus, text_metrics
 from seqgen.errors import refuse
 from seqgen.evaluation.config import score_name
 from seqgen.init_rules import named_runs, parse_rule
@@ -29,13 +29,13 @@ def check(cfg: Any) -> None:
         max_source_len=cfg.data.max_source_len,
         max_target_len=cfg.data.max_target_len,
         block_len=cfg.data.block_len if cfg.data.contiguous else 0,
+        labelled_len=cfg.data.max_source_len + 1 if cfg.model.tells_labels else 0,
     )
     check_corpus(cfg)
     _check_optimizer(cfg.optimizer)
     _check_init(cfg.init)
     _check_lora(cfg)
     _check_loop(cfg)
-    cfg.decode.plain(cfg.evaluation.num_beams)  # what evaluations decode with
 
 
 def notes(cfg: Any) -> list[str]:
@@ -133,10 +133,27 @@ def _check_loop(cfg: Any) -> None:
             "the source, too",
             ("now", "model.encoder.source_prefix=true"),
         )
+    if train.teacher_forcing_rate < 1.0 and getattr(cfg.model.decoder, "copy", False):
+        refuse(
+            f"train.teacher_forcing_rate={train.teacher_forcing_rate:g} is not built for decoders "
+            "that copy",
+            ("choose", "train.teacher_forcing_rate=1, or model.decoder.copy=false"),
+        )
+    covers = getattr(cfg.model.decoder, "coverage", False)
+    if train.coverage_weight != type(train).coverage_weight and not covers:
+        refuse(
+            f"train.coverage_weight={train.coverage_weight:g} would be ignored by "
+            "model.decoder.coverage=false",
+            ("choose", "model.decoder.coverage=true, of decoders that copy"),
+        )
     if train.patience and not train.eval_every_steps:
         refuse("train.patience counts evaluations, and train.eval_every_steps=0 makes none")
     scores = map(score_name, cfg.evaluation.metrics)
-    names = text_metrics(cfg) if cfg.data.contiguous else (*LOSS_METRICS, *scores)
+    answers = not (cfg.data.contiguous or cfg.data.labelled)
+    if answers:
+        names = (*LOSS_METRICS, *scores)
+    else:
+        names = LABEL_METRICS if cfg.data.labelled else text_metrics(cfg)
     known = [f"eval/{name}" for name in names]
     if train.best_metric not in known:
         guess = nearest(train.best_metric, known)
@@ -145,5 +162,5 @@ def _check_loop(cfg: Any) -> None:
             f"train.best_metric={train.best_metric} is measured by no evaluation",
             *details,
             ("measured are", ", ".join(known)),
-            *([] if cfg.data.contiguous else [("scores: set", "evaluation.metrics")]),
+            *([("scores: set", "evaluation.metrics")] if answers else []),
         )

@@ -2,18 +2,14 @@
 
 from typing import Any
 
-from seqgen.data.config import (
-    CONTIGUOUS,
-    NUM_SENTINELS,
-    OBJECTIVES,
-    OF_DECODERS_ALONE,
-    SOURCE_NAMES,
-)
+from seqgen.data.config import CONTIGUOUS, OBJECTIVES, OF_DECODERS_ALONE, SOURCE_NAMES
 from seqgen.errors import refuse
 from seqgen.models.checks import refuse_stateless
+from seqgen.objective_checks import check_objective
 
 LOSS_METRICS = ("loss", "perplexity", "token_accuracy")
 TEXT_METRICS = (*LOSS_METRICS, "bits_per_byte", "bits_per_char")  # of text without sources
+LABEL_METRICS = ("loss", "accuracy", "macro_f1")
 PAIR_METRICS = ("next_sentence_loss", "next_sentence_accuracy")
 
 
@@ -28,8 +24,9 @@ def check_corpus(cfg: Any) -> None:
     """
     _check_sides(cfg)
     _check_contiguous(cfg)
-    _check_objective(cfg)
+    check_objective(cfg)
     _check_dialogue(cfg)
+    _check_labels(cfg)
 
 
 def _check_sides(cfg: Any) -> None:
@@ -51,6 +48,11 @@ def _check_sides(cfg: Any) -> None:
         refuse(
             "model.tie_embeddings=all needs one vocabulary for both sides",
             ("either", "tokenizer.joint=true, or model.tie_embeddings=target_output"),
+        )
+    if getattr(cfg.model.decoder, "copy", False) and not tokenizer.joint:
+        refuse(
+            "model.decoder.copy=true needs one vocabulary for both sides",
+            ("choose", "tokenizer.joint=true"),
         )
     if tokenizer.kind == "given" and not tokenizer.path:
         refuse(
@@ -162,95 +164,36 @@ def _check_documents(cfg: Any) -> None:
     _refuse_recurrent(cfg, what="document", choose="blocks or streams")
 
 
-def _check_objective(cfg: Any) -> None:
-    """What a pre-training objective needs of the model, and what it would leave unread."""
-    objective, decoder = cfg.data.objective, cfg.model.decoder
-    name = objective.name
-    readers = {
-        "rate": ("masked", "span_corruption", "denoising"),
-        "mean_span_length": ("span_corruption", "denoising"),
-        "unit": ("masked",),
-        "pairs": ("masked",),
-    }
-    for field, names in readers.items():
-        value = getattr(objective, field)
-        if value != getattr(type(objective), field) and name not in names:
-            refuse(
-                f"data.objective.{field}={value} would be ignored by data.objective.name={name}",
-                ("it is read by", ", ".join(names)),
-            )
-    _check_prefix(cfg)
-    if name == "causal":
+def _check_labels(cfg: Any) -> None:
+    """Labels: what they need of the model, and what they would leave unread."""
+    data, head = cfg.data, cfg.model.head.kind
+    wanted = {"text": "tokens", "labels": "classifier", "tags": "tagger"}[data.targets]
+    if head != wanted:
+        fitting = {"tokens": "text", "classifier": "labels", "tagger": "tags"}[head]
+        refuse(
+            f"data.targets={data.targets} and model.head.kind={head} do not fit each other",
+            ("either", f"model.head.kind={wanted}"),
+            ("or", f"data.targets={fitting}"),
+        )
+    if not data.labelled:
         return
-    now = ("now", f"model.encoder.kind={cfg.model.encoder.kind}, decoder.kind={decoder.kind}")
-    if not cfg.data.contiguous:
+    now = f"data.targets={data.targets}"
+    if data.batching != "buckets":
+        refuse(f"{now} are put into rows of their own", ("choose", "data.batching=buckets"))
+    if data.source == "dialogue":
+        refuse(f"{now}: data.source=dialogue has replies", ("choose", "data.source=jsonl"))
+    if data.references_field:
+        refuse(f"{now} have no further references: data.references_field")
+    if not cfg.tokenizer.joint:
+        refuse(f"{now} leave one vocabulary, that of texts", ("choose", "tokenizer.joint=true"))
+    if cfg.evaluation.metrics not in ((), type(cfg.evaluation).metrics):
         refuse(
-            f"data.objective.name={name} is learnt of text without sources",
-            ("choose", "data.source=plain_text, data.batching=blocks"),
+            "evaluation.metrics compares answers with references, and labels are counted",
+            ("measured are", ", ".join(LABEL_METRICS)),
+            ("choose", "evaluation.metrics=()"),
         )
-    if (decoder.kind == "none") != (name == "masked"):
-        wanted = "an encoder alone: decoder.kind=none" if name == "masked" else "a decoder"
-        refuse(f"data.objective.name={name} needs {wanted}", now)
-    if cfg.model.encoder.kind == "none" and name not in OF_DECODERS_ALONE:
-        alone = [("or", "data.objective.name=prefix_lm: a decoder alone")]
-        refuse(f"data.objective.name={name} needs an encoder", now, *(alone * (name == "prefix")))
-    if name == "masked":
-        pairs = objective.pairs != "none"
-        if pairs != decoder.next_sentence:
-            refuse(
-                f"data.objective.pairs={objective.pairs}, and model.decoder.next_sentence="
-                f"{str(decoder.next_sentence).lower()}",
-                ("choose", f"model.decoder.next_sentence={str(pairs).lower()}"),
-                ("or", f"data.objective.pairs={'none' if pairs else 'next_sentence'}"),
-            )
-        if pairs and decoder.num_token_types < 2:
-            refuse("pairs need model.decoder.num_token_types=2")
-    if not objective.rate:
-        _check_pairs_alone(objective)
-    smallest = 8
-    if cfg.data.block_len < smallest:
-        refuse(f"data.block_len={cfg.data.block_len} is too short: at least {smallest}")
-    if name == "span_corruption":
-        spans = cfg.data.block_len * objective.rate / objective.mean_span_length
-        if spans > NUM_SENTINELS - 1:
-            refuse(
-                f"a row of data.block_len={cfg.data.block_len} would have {spans:.0f} spans, and "
-                f"there are {NUM_SENTINELS} sentinels",
-                ("either", "lower data.block_len or data.objective.rate"),
-                ("or", "raise data.objective.mean_span_length"),
-            )
-
-
-def _check_pairs_alone(objective: Any) -> None:
-    """A rate of 0: pairs are all that is told."""
-    if objective.name != "masked" or objective.pairs == "none":
-        refuse(
-            "data.objective.rate=0 leaves nothing to tell",
-            ("either", "a rate above 0"),
-            ("or", "name=masked with pairs=next_sentence or sentence_order: pairs alone"),
-        )
-    if objective.unit != type(objective).unit:
-        refuse(f"data.objective.unit={objective.unit} would be ignored: data.objective.rate=0")
-
-
-def _check_prefix(cfg: Any) -> None:
-    """Rows that begin with a prefix: whether it sees all of itself, in training and after."""
-    encoder, objective = cfg.model.encoder, cfg.data.objective.name
-    if encoder.kind != "none":
-        return
-    full = encoder.prefix_attention == "full"
-    if objective == "prefix_lm" and cfg.model.decoder.kind == "transformer" and not full:
-        refuse(
-            "data.objective.name=prefix_lm is of prefixes that see all of themselves",
-            ("choose", "model.encoder.prefix_attention=full"),
-        )
-    prefixed = encoder.source_prefix and not cfg.data.contiguous
-    if full and not prefixed and objective != "prefix_lm":
-        refuse(
-            "model.encoder.prefix_attention=full, and training shows no prefix",
-            ("either", "data.objective.name=prefix_lm, of plain text"),
-            ("or", "model.encoder.source_prefix=true, of pairs"),
-        )
+    if cfg.train.teacher_forcing_rate < 1.0:
+        refuse(f"{now}: train.teacher_forcing_rate is for decoders that write text")
 
 
 def text_metrics(cfg: Any) -> tuple[str, ...]:

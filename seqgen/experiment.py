@@ -11,12 +11,14 @@ from typing import Any
 
 from seqgen import config as config_module
 from seqgen import config_schema, data, init_rules, warm_start
-from seqgen.building import SCORING_DTYPE, build_definition, make_generator
+from seqgen.building import SCORING_DTYPE, build_definition, make_generator, make_labeller
 from seqgen.config import Config
 from seqgen.errors import ConfigError, SeqgenError
 from seqgen.evaluation import evaluators
+from seqgen.evaluation.labels import labelled_evaluator
 from seqgen.evaluation.line_statistics import require_tokenizer
 from seqgen.inference import Generator
+from seqgen.labelling import TextLabeller
 from seqgen.models.checks import check_reads_sources
 from seqgen.nn.parameters import Definition
 from seqgen.run_evaluation import pick_split
@@ -100,9 +102,19 @@ def train(
             identity=_identity(cfg) | {"corpus and tokenizers": text.fingerprint},
             identity_defaults=_option_defaults(cfg),
             facts={"config_hash": config_module.digest(cfg)},
+            next_commands=[f"seqgen {verb} --workdir={run.path}" for verb in _next_verbs(cfg)],
             progress=progress,
             stop=stop,
         )
+
+
+def _next_verbs(cfg: Config) -> list[str]:
+    """What there is to do with a trained run."""
+    if cfg.data.labelled:
+        return ["evaluate"]
+    if cfg.model.decoder.kind == "none":
+        return ["evaluate", "fill"] if cfg.data.objective.rate else ["evaluate"]
+    return ["evaluate", "chat" if cfg.data.source == "dialogue" else "generate"]
 
 
 def _begin(
@@ -246,6 +258,8 @@ def _evaluators(
     @functools.cache
     def combined() -> evaluators.Evaluator:
         definition = trained().base
+        if cfg.data.labelled:
+            return _label_evaluator(cfg, text, definition, text.examples(split, limit), stop)
         eval_step = make_eval_step(
             definition,
             train_cfg=cfg.train,
@@ -257,19 +271,13 @@ def _evaluators(
             causal = cfg.data.objective.name == "causal"
             size = text.text_size(split, max_examples=limit) if causal else None
             return evaluators.teacher_forced_evaluator(eval_step, batches, size=size)
-        generators: list[Generator] = []  # made with the first parameters, then given new ones
+        plain = dataclasses.replace(cfg, decode=cfg.decode.plain(cfg.evaluation.num_beams))
+        generator = make_generator(plain, definition, {}, text.tokenizers)
 
         def translate(params: Params, sources: Sequence[str]) -> list[str]:
-            if not generators:
-                plain = cfg.decode.plain(cfg.evaluation.num_beams)
-                searching = dataclasses.replace(cfg, decode=plain)
-                generators.append(make_generator(searching, definition, params, text.tokenizers))
-            generators[0].params = params
-            answers = generators[0].stream(sources, progress=lambda count: stop.check())
-            try:
+            with _lent(generator, params):
+                answers = generator.stream(sources, progress=lambda count: stop.check())
                 return [one_line(hypotheses[0].text) for hypotheses in answers]
-            finally:
-                generators[0].params = {}  # merged ones are a copy, which training has no room for
 
         examples = text.examples(split, max_examples=limit)
         return evaluators.combine(
@@ -284,6 +292,34 @@ def _evaluators(
         return values, [dataclasses.asdict(sample) for sample in samples]
 
     return [evaluate_run]
+
+
+def _label_evaluator(
+    cfg: Config,
+    text: data.TextData,
+    definition: Definition,
+    examples: list[data.Pair],
+    stop: StopSignals,
+) -> evaluators.Evaluator:
+    labeller = make_labeller(cfg, definition, {}, text.tokenizers)
+
+    def tell(params: Params, texts: Sequence[str]) -> Sequence[Any]:
+        with _lent(labeller, params):
+            return labeller.log_probs(texts, progress=lambda count: stop.check())
+
+    labels = text.tokenizers.labels
+    targets = labels.of_examples(examples)
+    return labelled_evaluator(tell, examples, targets, labels.labels, cfg.evaluation)
+
+
+@contextlib.contextmanager
+def _lent(model: Generator | TextLabeller, params: Params) -> Iterator[None]:
+    """`model` with these parameters, let go at the end: merged ones are a copy, and large."""
+    model.params = params
+    try:
+        yield
+    finally:
+        model.params = {}
 
 
 def _model_line(definition: Definition, text: data.TextData) -> str:

@@ -209,9 +209,9 @@ class Filler:
         shown = spelt.removeprefix(" ") if begins_line and self._words_carry_spaces else spelt
         return Candidate(spelt, token, probability, before + shown + after)
 
-    generate = stream = stream_text = refused("generate")
-    chat = chat_stream = refused("chat")
-    score = token_scores = token_choices = refused("score")
+    generate = stream = stream_text = refused("filler", "generate")
+    chat = chat_stream = refused("filler", "chat")
+    score = token_scores = token_choices = refused("filler", "score")
 
 
 def _likeliest(

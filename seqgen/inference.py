@@ -106,7 +106,7 @@ class Generator(Conversing, Scoring):
         self._compiling = threading.Lock()
         self._programs = Programs(definition, None if draft is None else draft[0])
 
-    fill = fill_stream = refused("fill hidden tokens")
+    fill = fill_stream = refused("generator", "fill hidden tokens")
 
     @property
     def reads_prompts(self) -> bool:

@@ -115,5 +115,5 @@ def parts_of(definition: Definition, params: Params | None = None) -> dict[str, 
 
 
 def sides(tokenizers: Tokenizers) -> dict[str, Rows]:
-    """The vocabularies of both sides."""
-    return {"source": Rows.of(tokenizers.source), "target": Rows.of(tokenizers.target)}
+    """The vocabularies behind the tables of both sides; labels have no table."""
+    return {"source": Rows.of(tokenizers.source), "target": Rows.of(tokenizers.written)}

@@ -5,40 +5,53 @@ from typing import Any, NoReturn
 
 from seqgen.errors import refuse
 
-_Reason = tuple[str, tuple[tuple[str, str], ...]]
-_FILLS: _Reason = (
-    "this run is a masked language model, and cannot",
-    (
-        ("it fills", "hidden tokens: seqgen fill --text='The [MASK] sleeps'"),
-        ("in Python", "model.fill(['The [MASK] sleeps'])"),
+# Kind of run: what it is that lacks a call, and what to call instead.
+_KINDS: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
+    "filler": (
+        "is a masked language model",
+        (
+            ("it fills", "hidden tokens: seqgen fill --text='The [MASK] sleeps'"),
+            ("in Python", "model.fill(['The [MASK] sleeps'])"),
+        ),
     ),
-)
-_ANSWERS: _Reason = (
-    "this run is no masked language model, and cannot",
-    (
-        ("it answers", "texts: seqgen generate, or model.generate([...])"),
-        ("to fill", "train configs/masked_lm/*.py"),
+    "generator": (
+        "is no masked language model",
+        (
+            ("it answers", "texts: seqgen generate, or model.generate([...])"),
+            ("to fill", "train configs/masked_lm/*.py"),
+        ),
     ),
-)
-# What is refused, and how the runs that lack it are told.
-_LACKING: dict[str, _Reason] = {
-    "generate": _FILLS,
-    "chat": _FILLS,
-    "score": _FILLS,
-    "fill hidden tokens": _ANSWERS,
+    "labeller": (
+        "tells labels",
+        (
+            ("of texts", "seqgen.load_labeller(run).classify([...])"),
+            ("of words", "seqgen.load_labeller(run).tag([...])"),
+            ("of a split", "seqgen evaluate --workdir=RUN --output=FILE"),
+        ),
+    ),
 }
 
 
-def refused(what: str) -> Callable[..., NoReturn]:
-    """A method of any arguments that a class cannot have; it raises ConfigError.
+def refuse_call(kind: str, what: str, *, run: str = "this run") -> NoReturn:
+    """Refuse what a run of a kind cannot do.
 
     Args:
-      what: "generate", "chat", "score" or "fill hidden tokens".
+      kind: "filler", "generator" or "labeller".
+      what: the verb and its object, such as "generate".
+      run: what it is called.
+
+    Raises:
+      ConfigError: always.
     """
-    cause, details = _LACKING[what]
+    cause, details = _KINDS[kind]
+    refuse(f"{run} {cause}, and cannot {what}", *details)
+
+
+def refused(kind: str, what: str) -> Callable[..., NoReturn]:
+    """A method of any arguments that a class cannot have; see `refuse_call`."""
 
     def method(self: Any, *args: Any, **options: Any) -> NoReturn:
-        refuse(f"{cause} {what}", *details)
+        refuse_call(kind, what)
 
-    method.__doc__ = f"Refused: {cause} {what}."
+    method.__doc__ = f"Refused: this run {_KINDS[kind][0]}, and cannot {what}."
     return method

@@ -8,13 +8,15 @@ import jax
 
 from seqgen import companions, data
 from seqgen.building import SCORING_DTYPE
-from seqgen.errors import ConfigError, DataError
+from seqgen.config import Config
+from seqgen.errors import ConfigError, DataError, refuse
 from seqgen.evaluation import evaluators
-from seqgen.evaluation.config import METRICS
+from seqgen.evaluation.config import METRICS, check_metrics
+from seqgen.evaluation.labels import label_names, label_report
 from seqgen.evaluation.line_statistics import require_tokenizer
-from seqgen.runs import Run, add_draft, check_shortlist, join
+from seqgen.loading import add_draft, join, open_runs
+from seqgen.runs import Run
 from seqgen.texts import one_line
-from seqgen.training.compilation import enable_compile_cache
 from seqgen.training.loss import make_eval_step
 from seqgen.training.sharding import Layout
 
@@ -56,35 +58,44 @@ def evaluate(
     Returns:
       The report (see `evaluation.evaluators.split_report`), the examples, the hypotheses (each on
       one line, as they are scored and as they are written). Of a run on text without sources:
-      `text_report`, and two empty lists.
+      `text_report`, and two empty lists. Of one that tells labels: 'split', the names of
+      `evaluation.labels.label_report` and 'examples'; the examples; their labels as text.
 
     Raises:
       ConfigError: no such run or checkpoint, or an option of the search that is not known, out of
-        range or not read; see also `load`.
+        range or not read; see also `load` and `check_decodes`.
       DataError: no such split.
     """
-    enable_compile_cache()
-    paths = [workdir] if isinstance(workdir, str | pathlib.Path) else list(workdir)
-    check_shortlist(shortlist, num_runs=len(paths), draft=draft)
-    opened = [Run.open(path, compute_dtype=compute_dtype) for path in paths]
+    opened, proposing = open_runs(
+        workdir, compute_dtype=compute_dtype, quantize=quantize, shortlist=shortlist, draft=draft
+    )
     run = opened[0]
     cfg = run.config
+    several = len(opened) > 1
+    given = {"metrics": metrics, "quantize": quantize != "none", "shortlist": shortlist}
+    given |= {"draft": draft, "ensemble": several and cfg.data.labelled}
+    check_decodes(cfg, [*(overrides or {}), *(name for name, value in given.items() if value)])
+    for one in (*opened[1:], *([proposing] if proposing else [])):
+        one.check_writes()
     rules = cfg.evaluation
     require_tokenizer(rules)
+    check_metrics(metrics, option="metrics")
     if base_metrics is None:
         base_metrics = (*METRICS, *rules.metrics)
     text = run.prepare(data_dir)
     if split is None:
         split = "test" if any(name.startswith("test") for name in text.splits) else "val"
     split = pick_split(split, text.splits)
-    blocks = cfg.data.batching == "blocks" and cfg.data.objective.name == "causal"
-    if len(opened) > 1 and cfg.data.contiguous and not blocks:
+    if cfg.data.labelled:
+        return _evaluate_labels(run, text, split, checkpoint=checkpoint, progress=progress)
+    blocks = cfg.data.running_text and not cfg.data.streams
+    if several and cfg.data.contiguous and not blocks:
         raise ConfigError(
             "an ensemble is measured on pairs, and on plain text in blocks",
             details=["else           evaluate its members apart"],
         )
     read = [one.params(checkpoint) for one in opened]
-    exact = join(opened, read, ensemble_mean=ensemble_mean) if len(opened) > 1 else None
+    exact = join(opened, read, ensemble_mean=ensemble_mean) if several else None
     if exact is None:
         params = jax.device_put(read[0])
         eval_step = make_eval_step(
@@ -110,8 +121,8 @@ def evaluate(
         generator = exact
     else:
         generator = join(opened, read, quantize=quantize, ensemble_mean=ensemble_mean)
-    if draft is not None:
-        generator = add_draft(generator, run, draft, quantize)
+    if proposing is not None:
+        generator = add_draft(generator, run, proposing, quantize)
     examples = text.examples(split)
     sources = [example["source"] for example in examples]
     # Bad options are refused here, before anything is measured.
@@ -127,6 +138,46 @@ def evaluate(
         metrics=tuple(dict.fromkeys((*base_metrics, *metrics))),
     )
     return report, examples, hypotheses
+
+
+def _evaluate_labels(
+    run: Run,
+    text: data.TextData,
+    split: str,
+    *,
+    checkpoint: str | int,
+    progress: Callable[[int], None] | None,
+) -> tuple[dict[str, Any], list[data.Pair], list[str]]:
+    """`evaluate` of a run that tells labels."""
+    examples = text.examples(split)
+    targets = run.tokenizers.labels.of_examples(examples)
+    labeller = run.labeller(run.params(checkpoint))
+    sources = [example["source"] for example in examples]
+    found = labeller.log_probs(sources, progress=progress or (lambda count: None))
+    report = label_report(found, targets, labeller.labels)
+    hypotheses = [one_line(label_names(row, labeller.labels)) for row in found]
+    return {"split": split, **report, "examples": len(examples)}, examples, hypotheses
+
+
+def check_decodes(cfg: Config, given: Sequence[str]) -> None:
+    """Refuse options about decoded lines for a run that has none.
+
+    Args:
+      cfg: of the run.
+      given: names of those options.
+
+    Raises:
+      ConfigError: there are some, and the run tells labels or is of text without sources.
+    """
+    if not given or not (cfg.data.labelled or cfg.data.contiguous):
+        return
+    kind = "tells labels" if cfg.data.labelled else "is of text without sources"
+    measured = "loss, perplexity, token accuracy, bits per byte and character"
+    if cfg.data.labelled:
+        measured = "loss, accuracy, macro F1, F1 of each label"
+    refuse(
+        f"{', '.join(given)}: the run {kind}, and nothing is decoded", ("measured are", measured)
+    )
 
 
 def pick_split(wanted: str, splits: Iterable[str]) -> str:

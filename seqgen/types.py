@@ -129,6 +129,7 @@ class Encoded:
         directions side by side), a Transformer's mean over real positions.
       states: recurrent encoders only, else (): per layer a dict of final states {'h': [B, H]}, with
         'c': [B, H] for cells that keep one (LSTM, SRU, SSRU), for decoders that copy them.
+      ids: int32 [B, S], the source itself, where a decoder may copy from it, else None.
     """
 
     memory: Array
@@ -136,6 +137,7 @@ class Encoded:
     positions: Array
     summary: Array
     states: tuple[dict[str, Array], ...] = ()
+    ids: Array | None = None
 
 
 class Tokenizer(Protocol):

@@ -119,7 +119,7 @@ class Start:
                 self._found.unlike.append(f"{name}: {shapes}")
             else:
                 self._taken[name] = Taken(found.value)
-                run.used.add(theirs)
+                self._found.take(run, name, theirs)
         for number, (pattern, _, _) in enumerate(self._rules):
             if number not in fitted:
                 guess = nearest(pattern, self._wanted) or next(iter(self._wanted))
@@ -146,7 +146,7 @@ class Start:
         if others[0] != others[1]:
             self._found.unlike.append(f"{name}: {list(found.shape)}, now {list(part.shape)}")
             return
-        run.used.add(source)
+        self._found.take(run, name, source)
         if rows.controls == theirs.controls:
             self._taken[name] = Taken(found.value)
             return

@@ -25,6 +25,7 @@ class Findings:
     Attributes:
       model: the new one.
       runs: by name, in order.
+      stacks: of each run by path: (stack now, stack there) of what is taken.
       num_taken: parameters that come from a run.
       fresh: names of those that start random, as the config says.
       missing: names of those without a source.
@@ -34,11 +35,19 @@ class Findings:
 
     model: ModelConfig
     runs: dict[str, OpenedRun]
+    stacks: dict[str, set[tuple[str, str]]] = dataclasses.field(default_factory=dict)
     num_taken: int = 0
     fresh: list[str] = dataclasses.field(default_factory=list)
     missing: list[str] = dataclasses.field(default_factory=list)
     unlike: list[str] = dataclasses.field(default_factory=list)
     foreign: list[str] = dataclasses.field(default_factory=list)
+
+    def take(self, run: OpenedRun, name: str, theirs: str) -> None:
+        """Note that the parameter `name` is made of what is called `theirs` in a run."""
+        run.used.add(theirs)
+        sides = name.partition("/")[0], theirs.partition("/")[0]
+        if set(sides) <= {"encoder", "decoder"}:
+            self.stacks.setdefault(run.path, set()).add(sides)
 
     def check(self, *, use_all: bool) -> None:
         """Refuse what would leave a parameter to chance; `use_all`: and parameters unused.
@@ -101,16 +110,15 @@ class Findings:
         """Options by which the same parameters compute something else than in their run."""
         found = []
         for run in self.runs.values():
-            for side in ("encoder", "decoder"):
-                if any(name.startswith(f"{side}/") for name in run.used):
-                    here, there = getattr(self.model, side), getattr(run.model, side)
-                    found += [
-                        f"model.{side}.{name}={now}, and {before} in {run.path}"
-                        for name, now, before in _changed(here, there)
-                    ]
-            if self.model.scale_embeddings != run.model.scale_embeddings:
-                now = str(self.model.scale_embeddings).lower()
-                found.append(f"model.scale_embeddings={now}, and not in {run.path}")
+            for side, other in sorted(self.stacks.get(run.path, ())):
+                here, there = getattr(self.model, side), getattr(run.model, other)
+                found += [
+                    f"model.{side}.{name}={now}, and {before} in {run.path}"
+                    for name, now, before in _changed(here, there)
+                ]
+            now, before = self.model.scale_embeddings, run.model.scale_embeddings
+            if now != before and any("embedding/" in name for name in run.used):
+                found.append(f"model.scale_embeddings={now}, and {before} in {run.path}")
         return found
 
     def facts(self) -> dict[str, Any]:
@@ -145,13 +153,14 @@ class Findings:
 
 def _changed(here: Any, there: Any) -> list[tuple[str, Any, Any]]:
     """(option, value now, value before) where two stacks compute differently."""
-    if type(here) is not type(there):
+    if here.kind != there.kind:
         return [("kind", here.kind, there.kind)]
     names = [field.name for field in dataclasses.fields(here)]
     return [
         (name, getattr(here, name), getattr(there, name))
         for name in names
         if name not in _ASIDE
+        and hasattr(there, name)
         and not name.endswith("dropout_rate")
         and getattr(here, name) != getattr(there, name)
     ]

@@ -53,6 +53,9 @@ class Pieces(BaseTokenizer):
             return b""
         return PIECES[token_id - NUM_CONTROL_IDS].encode()
 
+    def save(self, path):
+        path.write_text(self.fingerprint)
+
     def decode(self, ids):
         return b"".join(map(self.piece_bytes, ids)).decode().removeprefix(" ")
 

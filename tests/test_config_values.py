@@ -126,6 +126,14 @@ CONTRADICTIONS = {
         decoder={"kind": "gru", "attention": "none", "bridge": "zero"},
         train={"teacher_forcing_rate": 0.5},
     ),
+    "copy=true needs one vocabulary": {
+        "model": {"decoder": {"copy": True}},
+        "tokenizer": {"joint": False},
+    },
+    "not built for decoders": recurrent(
+        decoder={"copy": True}, train={"teacher_forcing_rate": 0.5}
+    ),
+    "train.coverage_weight=2 would be ignored": {"train": {"coverage_weight": 2.0}},
     "tokenizer.path": {"tokenizer": {"kind": "given"}},
     "whose vocabulary is taken": {"tokenizer": {"kind": "run"}},
     "adapts a run that is there": {"lora": {"rank": 4}},

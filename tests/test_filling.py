@@ -225,8 +225,8 @@ def test_fill_as_a_command(trained, capsys):
         (["fill", "--text=[MASK]", "--draft=SELF"], "unknown option  --draft"),
         (["generate"], "seqgen fill"),
         (["generate", "--shortlist=5"], "text without sources"),
-        (["generate", "--ensemble=SELF"], "which writes no text"),
-        (["generate", "--draft=SELF"], "which writes no text"),
+        (["generate", "--ensemble=SELF"], "cannot write text"),
+        (["generate", "--draft=SELF"], "cannot write text"),
         (["chat", "-p", "hi"], "seqgen fill"),
     ],
 )

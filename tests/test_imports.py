@@ -28,6 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "refusals": {"errors"},
     "filling": FOUNDATION | {"decoding", "refusals"},
     "shortlists": FOUNDATION | {"decoding", "data"},
+    "labelling": FOUNDATION | {"nn", "decoding", "data", "refusals"},
     "companions": FOUNDATION | {"decoding", "inference"},
     "programs": FOUNDATION | {"decoding"},
     "scoring": FOUNDATION | {"decoding", "texts", "programs"},

@@ -28,6 +28,12 @@ class Letters(BaseTokenizer):
     def encode(self, text):
         return [ord(letter) - ord("a") + 4 for letter in text if "a" <= letter <= "l"]
 
+    def piece_bytes(self, token_id):
+        return self.decode([token_id]).encode()
+
+    def save(self, path):
+        path.write_text(self.fingerprint)
+
     def decode(self, ids):
         return "".join(chr(int(i) - 4 + ord("a")) for i in ids if i >= 4)
 

@@ -103,6 +103,11 @@ def test_evaluate_refuses_what_is_about_answers(trained, word, capsys):
     assert "nothing is decoded" in capsys.readouterr().err
 
 
+def test_so_does_the_library(trained):
+    with pytest.raises(ConfigError, match=r"num_beams, metrics: .* nothing is decoded"):
+        run_evaluation.evaluate(trained, overrides={"num_beams": 2}, metrics=["rouge1"])
+
+
 def test_compare_refuses_runs_without_answers(trained, capsys):
     assert main(["compare", str(trained), str(trained)]) == 2
     assert "text without sources" in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import types
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,9 +12,16 @@ import pytest
 from seqgen import config, experiment, runs
 from seqgen.cli.main import main
 from seqgen.errors import ConfigError
+from seqgen.models.config import (
+    ModelConfig,
+    NoEncoderConfig,
+    TransformerDecoderConfig,
+    TransformerEncoderConfig,
+)
 from seqgen.named_parts import parts_of
 from seqgen.nn.low_rank import LowRankDefinition
 from seqgen.training.state import flatten, state_digest
+from seqgen.warm_start_report import Findings
 
 GPT = "configs/language_model/shakespeare_char.py:tiny"
 BERT = "configs/masked_lm/bert_small.py:tiny"
@@ -252,3 +261,20 @@ def test_low_rank_matrices_are_kept_apart_and_merged_on_loading(
     # A run that begins with it begins with the sum.
     after, _ = train(root, folder, "after", *from_run(new))
     assert_same(listed(after), merged, list(merged))
+
+
+def test_differences_are_those_of_the_stacks_that_are_taken():
+    """An encoder's layers in a decoder are compared with the decoder's options."""
+    stack: dict[str, Any] = {"num_layers": 1, "num_heads": 2, "ff_dim": 8}
+    encoder = TransformerEncoderConfig(**stack, activation="gelu", dropout_rate=0.3)
+    theirs = ModelConfig(embed_dim=8, encoder=encoder, scale_embeddings=True)
+    decoder = TransformerDecoderConfig(**stack)
+    ours = ModelConfig(
+        embed_dim=8, encoder=NoEncoderConfig(), decoder=decoder, scale_embeddings=False
+    )
+    run: Any = types.SimpleNamespace(path="x", parts={}, used=set(), model=theirs)
+    findings = Findings(ours, {"0": run})
+    findings.take(run, "decoder/layers/0/norm/scale", "encoder/layers/0/norm/scale")
+    assert findings.differences() == ["model.decoder.activation=relu, and gelu in x"]
+    findings.take(run, "target_embedding/table", "source_embedding/table")
+    assert findings.differences()[1:] == ["model.scale_embeddings=False, and True in x"]

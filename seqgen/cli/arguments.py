@@ -197,7 +197,7 @@ def parse_checkpoint(text: str) -> str | int:
 
 
 def runs_of(args: argparse.Namespace) -> tuple[list[pathlib.Path], dict[str, Any]]:
-    """The runs that answer together, `--workdir` first, and what `runs.load` is told of them.
+    """The runs that answer together, `--workdir` first, and what `loading.load` is told of them.
 
     Raises:
       ConfigError: one is no run directory, or an option of ensembles is given without one.

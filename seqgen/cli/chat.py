@@ -62,11 +62,11 @@ def run(args: argparse.Namespace) -> int:
     checkpoint = parse_checkpoint(args.checkpoint)
     workdirs, companions = runs_of(args)
     options = decode_options(args)
-    from seqgen import runs
+    from seqgen import loading
     from seqgen.conversation import Conversation
     from seqgen.filling import Filler
 
-    model = runs.load(
+    model = loading.load(
         workdirs,
         checkpoint=checkpoint,
         compute_dtype=args.compute_dtype,

@@ -51,9 +51,10 @@ def run(args: argparse.Namespace) -> int:
     options = search_options(args)
     configs = [config.read_json(path / "config.json") for path in folders]
     for path, cfg in zip(folders, configs):
-        if cfg.data.contiguous:
+        if cfg.data.contiguous or cfg.data.labelled:
+            kind = "tells labels" if cfg.data.labelled else "is a run of text without sources"
             raise ConfigError(
-                f"{path} is a run of text without sources: there are no answers to compare",
+                f"{path} {kind}: there are no answers to compare",
                 details=["its figures    seqgen evaluate --workdir=RUN --split=val"],
             )
     results = []

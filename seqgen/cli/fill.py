@@ -52,10 +52,10 @@ def run(args: argparse.Namespace) -> int:
     workdir = require_run(args.workdir)
     if args.text is not None and args.input != "-":
         raise ConfigError("--text is one text, and --input a file of them: give one of the two")
-    from seqgen import runs
+    from seqgen import loading
     from seqgen.filling import Filler
 
-    model = runs.load(
+    model = loading.load(
         workdir,
         checkpoint=checkpoint,
         compute_dtype=args.compute_dtype,

@@ -200,11 +200,11 @@ def run(args: argparse.Namespace) -> int:
     checkpoint = parse_checkpoint(args.checkpoint)
     workdirs, companions = runs_of(args)
     options = decode_options(args)
-    from seqgen import runs
+    from seqgen import loading
     from seqgen.filling import Filler
     from seqgen.texts import one_line
 
-    generator = runs.load(
+    generator = loading.load(
         workdirs,
         checkpoint=checkpoint,
         compute_dtype=args.compute_dtype,

@@ -1,5 +1,6 @@
 """What all tokenizers have in common, and those that stand around another one."""
 
+import abc
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +10,10 @@ import numpy as np
 
 from seqgen.data import cache
 from seqgen.data.word_starts import find_word_starts
+from seqgen.types import UNK_ID
 
 
-class BaseTokenizer:
+class BaseTokenizer(abc.ABC):
     """What this package asks of tokenizers, and how most of them answer.
 
     Attributes:
@@ -21,6 +23,7 @@ class BaseTokenizer:
       lowercase: text is lower-cased first.
       multiline: texts may have several lines.
       line_end_id: where they may, what stands for a line end.
+      unknown_is_word: UNK_ID stands for a whole word.
     """
 
     kind: str
@@ -29,6 +32,7 @@ class BaseTokenizer:
     lowercase: bool = False
     multiline: bool = False
     line_end_id: int
+    unknown_is_word: bool = False
 
     @property
     def vocabulary_fingerprint(self) -> str:
@@ -42,8 +46,10 @@ class BaseTokenizer:
 
     @functools.cached_property
     def word_starts(self) -> np.ndarray:
-        """Bool [V], see `find_word_starts`."""
-        return find_word_starts(self)
+        """Bool [V], see `find_word_starts`; UNK_ID begins a word if it is one."""
+        starts = find_word_starts(self)
+        starts[UNK_ID] = self.unknown_is_word
+        return starts
 
     @property
     def options(self) -> dict[str, Any]:
@@ -55,30 +61,30 @@ class BaseTokenizer:
         """JSON values that say what it is wrapped in."""
         return {}
 
+    @abc.abstractmethod
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, without BOS_ID and EOS_ID."""
-        raise NotImplementedError
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of each text."""
         return [self.encode(text) for text in texts]
 
+    @abc.abstractmethod
     def decode(self, ids: Any) -> str:
         """Plain text; stops at EOS_ID, skips other control ids."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def piece_bytes(self, token_id: int) -> bytes:
         """What a token adds to a text that it stands behind, in UTF-8; of control ids nothing."""
-        raise NotImplementedError
 
     def sample(self, text: str, *, seed: int) -> list[int]:
         """One of several segmentations, a pure function of text and seed; `encode` if not on."""
         del seed
         return self.encode(text)
 
+    @abc.abstractmethod
     def save(self, path: Path) -> None:
         """Write what it is made of into one file."""
-        raise NotImplementedError
 
 
 class WrappedTokenizer(BaseTokenizer):
@@ -97,6 +103,7 @@ class WrappedTokenizer(BaseTokenizer):
         self.vocab_size = inner.vocab_size
         self.lowercase = inner.lowercase
         self.multiline = inner.multiline
+        self.unknown_is_word = inner.unknown_is_word
         if inner.multiline:
             self.line_end_id = inner.line_end_id
         self.fingerprint = cache.digest_json([*wrapping, inner.fingerprint])

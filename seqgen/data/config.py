@@ -13,6 +13,7 @@ CONTIGUOUS = ("blocks", "streams", "documents")
 OBJECTIVES = ("causal", "masked", "span_corruption", "denoising", "prefix", "prefix_lm")
 OF_DECODERS_ALONE = ("causal", "prefix_lm")
 NUM_SENTINELS = 100
+TARGETS = ("text", "labels", "tags")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +131,12 @@ class DataConfig:
         help="the same for the output text; in jsonl also a list of texts, of which training reads "
         "the first and scoring all",
     )
+    targets: str = option(
+        "text",
+        choices=TARGETS,
+        help="what the output side is: text, one label (text or number), or a label for every word "
+        "of the input, both parted by spaces (jsonl: or lists)",
+    )
     references_field: str = option(
         "", help="jsonl: field of further texts to score against, a list, in lines that have it"
     )
@@ -239,8 +246,18 @@ class DataConfig:
 
     @property
     def contiguous(self) -> bool:
-        """Whether batches hold one running text without sources, and not pairs."""
+        """Whether batches hold text without sources, and not pairs."""
         return self.batching in CONTIGUOUS
+
+    @property
+    def running_text(self) -> bool:
+        """Whether that text is one row of ids, cut anywhere, of which each token is told."""
+        return self.batching in ("blocks", "streams") and self.objective.name == "causal"
+
+    @property
+    def labelled(self) -> bool:
+        """Whether targets are labels."""
+        return self.targets != "text"
 
     @property
     def streams(self) -> bool:

@@ -41,6 +41,7 @@ class HuggingFaceTokenizer(BaseTokenizer):
     def __init__(self, vocabulary: Vocabulary, *, lowercase: bool = False):
         self.origin = vocabulary
         self.kind = vocabulary.kind
+        self.unknown_is_word = vocabulary.kind == "wordpiece"
         self.lowercase = lowercase
         self._library = _library_tokenizer(vocabulary)
         self._spelt = [b""] * NUM_CONTROL_IDS + _piece_bytes(vocabulary)

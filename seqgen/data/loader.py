@@ -1,5 +1,6 @@
 """A corpus ready for training and evaluation: batches by number, made ahead by a thread."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -10,12 +11,13 @@ from seqgen.data.contiguous import ContiguousText, TextSize, cut, eval_windows, 
 from seqgen.data.control_tokens import ControlTokenizer
 from seqgen.data.dialogue_tokenizer import DialogueTokenizer
 from seqgen.data.documents import DocumentText
+from seqgen.data.labels import LabelledRows
 from seqgen.data.objectives import PretrainingText
 from seqgen.data.sources import Pair, Source, make_pair
 from seqgen.data.token_cache import TokenizedSplit, read_all, tokenize_split
 from seqgen.data.tokenizer import utf8
 from seqgen.data.tokenizer_store import Tokenizers
-from seqgen.data.training_set import TrainingSet, eval_plan, overlong, pair_ids
+from seqgen.data.training_set import Assemble, TrainingSet, eval_plan, overlong, pair_ids
 from seqgen.errors import DataError
 from seqgen.types import UNK_ID, AnyBatch, nearest
 
@@ -52,7 +54,7 @@ class TextData:
         self._tokenized: dict[str, TokenizedSplit] = {}
         self._training: Any = None  # TrainingSet, or one of text without sources
         # By split and lines.
-        self._held_out: dict[tuple[str, int], DocumentText | PretrainingText | None] = {}
+        self._held_out: dict[tuple[str, int], DocumentText | PretrainingText] = {}
         self.fingerprint = {
             "corpus": corpus_fingerprint(self.splits, cfg),
             "source_tokenizer": tokenizers.source.fingerprint,
@@ -167,24 +169,23 @@ class TextData:
         count = min(len(ids), max_examples or len(ids))
         if not count:
             return
-        if self.cfg.contiguous:
-            key = (split, count)
-            if key not in self._held_out:
-                self._held_out[key] = self._text(ids, count=count, held_out=True)
-            examples = self._held_out[key]
-            if examples is not None:
-                yield from examples.eval_batches(rows_multiple)
-                return
+        if self.cfg.running_text:
             shape = text_shape(self.cfg, rows_multiple=rows_multiple)
             text = ids.target_ids[: ids.target_offsets[count]]
             for windows in eval_windows(len(text), shape, streams=self.cfg.streams):
                 yield cut(text, windows, length=shape.target_len)
             return
+        if self.cfg.contiguous:
+            key = (split, count)
+            if key not in self._held_out:
+                self._held_out[key] = self._text(ids, count=count, held_out=True)
+            yield from self._held_out[key].eval_batches(rows_multiple)
+            return
         plan = eval_plan(ids, self.cfg, count=count, rows_multiple=rows_multiple)
         for index in range(plan.batches_per_epoch):
             placed = plan.locate(index)
             pairs = [pair_ids(ids, int(i), self.cfg) for i in placed.examples]
-            yield assemble(placed.shape, pairs, rows=placed.rows)
+            yield self._assemble(placed.shape, pairs, rows=placed.rows)
 
     def examples(self, split: str, max_examples: int = 0) -> list[Pair]:
         """Raw text of the first `max_examples` (0 = all) pairs of a split, in order.
@@ -200,8 +201,11 @@ class TextData:
         case = str.lower if self.cfg.lowercase else str
         # Of a dialogue, the names of the speakers stay as they are.
         source_case = str if self.cfg.source == "dialogue" else case
+        target_case = str if self.cfg.labelled else case
         return [
-            make_pair(source_case(p["source"]), [*map(case, p.get("references", [p["target"]]))])
+            make_pair(
+                source_case(p["source"]), [*map(target_case, p.get("references", [p["target"]]))]
+            )
             for p in pairs
         ]
 
@@ -239,11 +243,11 @@ class TextData:
             ids = self.tokenized("train")
             sample = self._sample if self._sampling else None
             if not self.cfg.contiguous:
-                self._training = TrainingSet(ids, self.cfg, sample=sample)
+                self._training = TrainingSet(ids, self.cfg, sample=sample, assemble=self._assemble)
+            elif self.cfg.running_text:
+                self._training = ContiguousText(ids.target_ids, self.cfg)
             else:
-                text = self._text(ids)
-                running = text is None
-                self._training = ContiguousText(ids.target_ids, self.cfg) if running else text
+                self._training = self._text(ids)
             self.report["splits"]["train"].update(self._training.counts)
         plan = self._training.plan(rows_multiple=rows_multiple, seed=seed)
         self.report["batches"] = {
@@ -253,14 +257,20 @@ class TextData:
         }
         return self._training, plan
 
+    @functools.cached_property
+    def _assemble(self) -> Assemble:
+        if not self.cfg.labelled:
+            return assemble
+        rows = LabelledRows(self.source_tokenizer, several=self.cfg.targets == "tags")
+        limits = (self.cfg.max_source_len - 1, self.cfg.max_target_len - 1)
+        return functools.partial(rows.assemble, limits=limits)
+
     def _text(
         self, ids: TokenizedSplit, *, count: int | None = None, held_out: bool = False
-    ) -> DocumentText | PretrainingText | None:
-        """Plain text in examples, of the first `count` lines; None where it is one running text."""
+    ) -> DocumentText | PretrainingText:
+        """Plain text in examples, of the first `count` lines."""
         if self.cfg.batching == "documents":
             return DocumentText(ids, self.cfg, count=count)
-        if self.cfg.objective.name == "causal":
-            return None
         tokenizer = self.target_tokenizer
         return PretrainingText(
             ids,

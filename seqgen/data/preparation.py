@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from seqgen.data import cache
@@ -94,10 +94,11 @@ def _tokenizers(
         [
             settings,
             cfg.lowercase,
-            [train.fingerprint, count] if learnt else None,
+            [train.fingerprint, count] if learnt or cfg.labelled else None,
             *(["multiline"] if cfg.contiguous else []),
             *([marks] if marks is not None else []),
             *([dataclasses.asdict(template)] if template else []),
+            *([cfg.targets] if cfg.labelled else []),
         ]
     )
     directory = None if workdir is None else Path(workdir) / "tokenizer"
@@ -108,9 +109,11 @@ def _tokenizers(
                 details=["take another --workdir, or the corpus and settings of that run"],
             )
         return load_tokenizers(directory)
+    targets = functools.partial(_texts, train, count, "target")
     if taken:
         say(f"taking the tokenizer of {tokenizer_cfg.path}")
-        made = wrap(take_vocabularies(tokenizer_cfg, lowercase=cfg.lowercase), cfg)
+        vocabularies = take_vocabularies(tokenizer_cfg, lowercase=cfg.lowercase)
+        made = wrap(vocabularies, cfg, target_texts=targets)
         if directory is not None:
             cache.build_once(
                 directory, lambda target: save_tokenizers(made, target, made_from=made_from)
@@ -120,7 +123,8 @@ def _tokenizers(
 
     def build(target: Path) -> None:
         say(f"making the {tokenizer_cfg.kind} tokenizer")
-        made = wrap(_vocabularies(cfg, tokenizer_cfg, train, count), cfg)
+        vocabularies = _vocabularies(cfg, tokenizer_cfg, train, count)
+        made = wrap(vocabularies, cfg, target_texts=targets)
         save_tokenizers(made, target, made_from=made_from)
 
     cache.build_once(cached, build)
@@ -141,19 +145,21 @@ def _vocabularies(
     cfg: DataConfig, tokenizer_cfg: TokenizerConfig, train: Source, count: int
 ) -> Tokenizers:
     """What cuts text, learnt from the first `count` examples (or given)."""
-
-    def texts(side: str) -> Callable[[], Iterator[str]]:
-        return lambda: (pair[side] for chunk in read_all(train, count) for pair in chunk)
-
+    source_texts = functools.partial(_texts, train, count, "source")
+    target_texts = functools.partial(_texts, train, count, "target")
     if cfg.contiguous:
-        return build_line_tokenizer(tokenizer_cfg, texts=texts("target"), lowercase=cfg.lowercase)
-    source_texts, target_texts = texts("source"), texts("target")
+        return build_line_tokenizer(tokenizer_cfg, texts=target_texts, lowercase=cfg.lowercase)
     if cfg.source == "dialogue":
         assert isinstance(train, DialogueSource)
-        source_texts, target_texts = functools.partial(train.vocabulary_texts, count), lambda: ()
+        source_texts = functools.partial(train.vocabulary_texts, count)
+    unread = cfg.source == "dialogue" or cfg.labelled
     return build_tokenizers(
         tokenizer_cfg,
         source_texts=source_texts,
-        target_texts=target_texts,
+        target_texts=(lambda: ()) if unread else target_texts,
         lowercase=cfg.lowercase,
     )
+
+
+def _texts(train: Source, count: int, side: str) -> Iterator[str]:
+    return (pair[side] for chunk in read_all(train, count) for pair in chunk)

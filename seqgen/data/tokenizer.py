@@ -83,6 +83,7 @@ class TableTokenizer(BaseTokenizer):
         self, pieces: Sequence[str], *, kind: str, byte_fallback: bool, lowercase: bool = False
     ):
         self.kind = kind
+        self.unknown_is_word = kind == "word"
         self.pieces = list(pieces)
         self.byte_fallback = byte_fallback
         self.lowercase = lowercase

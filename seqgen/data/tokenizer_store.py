@@ -13,6 +13,7 @@ from seqgen.data.control_tokens import ControlTokenizer
 from seqgen.data.dialogue_tokenizer import DialogueTokenizer
 from seqgen.data.huggingface_tokenizer import HuggingFaceTokenizer
 from seqgen.data.huggingface_vocabulary import KINDS, Vocabulary
+from seqgen.data.labels import LabelTokenizer, build_labels
 from seqgen.data.multiline import LINE_END, MultilineTokenizer
 from seqgen.data.tokenizer import ByteTokenizer, TableTokenizer, build_table
 from seqgen.errors import ConfigError, DataError, labelled
@@ -40,6 +41,17 @@ class Tokenizers:
     def multiline(self) -> bool:
         """They read text of several lines, without sources."""
         return self.target.multiline
+
+    @property
+    def labels(self) -> LabelTokenizer:
+        """The target's, where targets are labels."""
+        assert isinstance(self.target, LabelTokenizer), "the config's check sees to it"
+        return self.target
+
+    @property
+    def written(self) -> BaseTokenizer:
+        """The target's; where targets are labels, and no text is written, the source's."""
+        return self.source if isinstance(self.target, LabelTokenizer) else self.target
 
 
 def build_tokenizers(
@@ -114,16 +126,30 @@ def build_line_tokenizer(
     return build_tokenizers(cfg, source_texts=parts, target_texts=lambda: (), lowercase=lowercase)
 
 
-def wrap(vocabularies: Tokenizers, cfg: DataConfig) -> Tokenizers:
+def wrap(
+    vocabularies: Tokenizers,
+    cfg: DataConfig,
+    *,
+    target_texts: Callable[[], Iterable[str]] = lambda: (),
+) -> Tokenizers:
     """The tokenizers of a corpus, made of those that cut its text.
 
     Text without sources has one, with the marks of its objective; dialogues have histories on one
-    side and replies on the other, in one vocabulary; pairs take them as they are.
+    side and replies on the other, in one vocabulary; labels are those of the training data; pairs
+    take the vocabularies as they are.
+
+    Args:
+      vocabularies: what cuts text.
+      cfg: of the corpus.
+      target_texts: gives the training targets; read where they are labels.
 
     Raises:
       DataError: text without sources needs a line end, which the vocabulary cannot write; or the
-        system line leaves no room for a turn.
+        system line leaves no room for a turn; or there are fewer than two labels.
     """
+    if cfg.labelled:
+        labels = build_labels(target_texts(), several=cfg.targets == "tags")
+        return Tokenizers(vocabularies.source, labels)
     if cfg.contiguous:
         one: BaseTokenizer = MultilineTokenizer(vocabularies.target)
         if cfg.objective.marks is not None:
@@ -151,7 +177,7 @@ def take_vocabularies(cfg: TokenizerConfig, *, lowercase: bool) -> Tokenizers:
     """
     paths = (cfg.path, cfg.target_path or cfg.path)
     runs = {path: load_tokenizers(Path(path) / "tokenizer") for path in dict.fromkeys(paths)}
-    one, other = vocabulary_of(runs[paths[0]].source), vocabulary_of(runs[paths[1]].target)
+    one, other = vocabulary_of(runs[paths[0]].source), vocabulary_of(runs[paths[1]].written)
     for path, vocabulary in zip(paths, (one, other), strict=True):
         if vocabulary.lowercase != lowercase:
             wanted = str(vocabulary.lowercase).lower()
@@ -243,6 +269,8 @@ def _load(directory: Path, entry: dict[str, Any]) -> BaseTokenizer:
             )
         elif entry["kind"] == "byte":
             one = ByteTokenizer(lowercase=fields["lowercase"])
+        elif entry["kind"] == "labels":
+            one = LabelTokenizer(fields["labels"], several=fields["several"])
         else:
             one = TableTokenizer(fields.pop("pieces"), **fields)
         if entry.get("multiline"):

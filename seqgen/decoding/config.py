@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from seqgen.decoding.config_checks import check_options, check_overrides
+from seqgen.decoding.config_checks import BEAM_OPTIONS, check_options, check_overrides
 from seqgen.decoding.id_tables import forced_ids, stop_ids, word_table
 from seqgen.decoding.length_penalty import LENGTH_PENALTY_KINDS
 from seqgen.decoding.required_words import RequiredWords, required_table
@@ -245,11 +245,11 @@ class DecodeConfig:
         Raises:
           ConfigError: if `num_beams` is out of its range.
         """
-        aside: dict[str, Any] = {"num_return_sequences": 1, "do_sample": False}
-        aside |= {"num_beam_groups": 1, "contrastive_k": 0}
+        aside = ["num_return_sequences", "do_sample", "num_beam_groups", "contrastive_k"]
         if num_beams == 1:
-            aside |= {"coverage_penalty": 0.0, "required_words": ()}
-        return dataclasses.replace(self, num_beams=num_beams, **aside)
+            aside += BEAM_OPTIONS
+        defaults = {name: getattr(type(self), name) for name in aside}
+        return dataclasses.replace(self, num_beams=num_beams, **defaults)
 
     def shape(self, *, drafted: bool = False) -> SearchShape:
         """The static part; `drafted`: a draft model proposes tokens."""

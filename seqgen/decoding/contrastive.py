@@ -40,7 +40,7 @@ class ContrastiveState:
       position: int32 scalar, tokens generated so far.
       ids: int32 [B, 1, T].
       logits: float32 [B, 1, V] of the next token.
-      history: float32 [B, H, D], hidden states of what was read, each of length 1.
+      history: float32 [B, H, E], `compared_states` of what was read, each of length 1.
       seen: bool [B, H], those that are there.
       log_probs: float32 [B, 1], the model's own.
       ruled_log_probs: float32 [B, 1], of penalised logits.
@@ -93,6 +93,9 @@ def contrastive_search(
     first_ids = jnp.full((batch,), BOS_ID) if prompt is None else prompt.first_ids
     state, history, seen = _read_prompt(model, source, prompt, k, max_len + 1)
 
+    def compared(hidden: Array) -> Array:
+        return unit(model.compared_states(hidden))
+
     def read(state: PyTree, tokens: Array) -> tuple[Array, PyTree]:
         """Hidden states [B, k, D] of tokens [B, k], one a beam."""
         rows = tokens.reshape(-1, 1)
@@ -101,13 +104,14 @@ def contrastive_search(
 
     hidden, state = read(state, jnp.broadcast_to(first_ids[:, None], (batch, k)))
     hidden = hidden[:, :1]
-    room = jnp.zeros((batch, max_len, hidden.shape[-1]))
-    history = [] if history is None else [unit(history)]
+    first = compared(hidden)
+    room = jnp.zeros((batch, max_len, first.shape[-1]))
+    history = [] if history is None else [compared(history)]
     start = ContrastiveState(
         position=jnp.int32(0),
         ids=jnp.full((batch, 1, max_len), PAD_ID, jnp.int32),
         logits=model.output_logits(hidden).astype(jnp.float32),
-        history=jnp.concatenate([*history, unit(hidden), room], axis=1),
+        history=jnp.concatenate([*history, first, room], axis=1),
         seen=jnp.concatenate([seen, jnp.arange(max_len + 1) < jnp.ones((batch, 1))], axis=1),
         log_probs=jnp.zeros((batch, 1)),
         ruled_log_probs=jnp.zeros((batch, 1)),
@@ -125,7 +129,7 @@ def contrastive_search(
         gains, candidates = top_tokens(ruled, k, token_rules(state, values), normalizers)
         hidden, model_state = read(state.model, candidates[:, 0])
         scores = contrastive_scores(
-            jnp.exp(gains[:, 0]), unit(hidden), state.history, state.seen, values.penalty_alpha
+            jnp.exp(gains[:, 0]), compared(hidden), state.history, state.seen, values.penalty_alpha
         )
         scores = jnp.where(jnp.isfinite(gains[:, 0]), scores, -jnp.inf)
         best = jnp.argmax(scores, axis=-1)[:, None]
@@ -145,7 +149,9 @@ def contrastive_search(
         ends, stop_states = end_by_prompt(prompt, ends, state.stop_states, tokens, state)
         hidden = jnp.take_along_axis(hidden, best[:, :, None], axis=1)
         place = begun + state.position
-        history = jax.lax.dynamic_update_slice_in_dim(state.history, unit(hidden), place, axis=1)
+        history = jax.lax.dynamic_update_slice_in_dim(
+            state.history, compared(hidden), place, axis=1
+        )
         return dataclasses.replace(
             state,
             position=state.position + 1,

@@ -66,12 +66,17 @@ class Ensemble:
     def output_columns(self, vocab_ids: Array) -> PyTree:
         return tuple(member.output_columns(vocab_ids) for member in self._members)
 
-    def output_logits(self, hidden: Array, columns: PyTree = None) -> Array:
-        cuts = list(itertools.accumulate(self._widths))[:-1]
+    def output_logits(
+        self, hidden: Array, columns: PyTree = None, allowed: Array | None = None
+    ) -> Array:
         columns = columns or (None,) * len(self._members)
-        parts = zip(self._members, jnp.split(hidden, cuts, axis=-1), columns, strict=True)
-        logits = [member.output_logits(part, cut) for member, part, cut in parts]
+        parts = zip(self._members, self._split(hidden), columns, strict=True)
+        logits = [member.output_logits(part, cut, allowed) for member, part, cut in parts]
         return mean_log_probs(logits, mean=self._mean)
+
+    def compared_states(self, hidden: Array) -> Array:
+        parts = zip(self._members, self._split(hidden), strict=True)
+        return jnp.concatenate([m.compared_states(part) for m, part in parts], axis=-1)
 
     def reorder(self, state: PyTree, parents: Array) -> PyTree:
         return self._each("reorder", state, parents)
@@ -86,6 +91,9 @@ class Ensemble:
         """What each member's `method` makes of its own part."""
         pairs = zip(self._members, parts, strict=True)
         return tuple(getattr(member, method)(part, *args, **options) for member, part in pairs)
+
+    def _split(self, hidden: Array) -> list[Array]:
+        return jnp.split(hidden, list(itertools.accumulate(self._widths))[:-1], axis=-1)
 
     def _join(self, hidden: Sequence[Array]) -> Array:
         self._widths = tuple(part.shape[-1] for part in hidden)

@@ -147,9 +147,20 @@ class TransformerEncoderConfig(_TransformerConfig):
     """Transformer encoder (Vaswani et al. 2017 and its usual variants)."""
 
 
+def _copy() -> bool:
+    return option(
+        False, help="may copy tokens of the source, where it attends to it (one vocabulary)"
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class TransformerDecoderConfig(_TransformerConfig):
     """Transformer decoder; attends over the encoder's memory, where there is an encoder."""
+
+    copy: bool = _copy()
+    coverage: bool = option(
+        False, help="copying: a loss on attending twice to a place (train.coverage_weight)"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,6 +231,12 @@ class RecurrentDecoderConfig:
     attention_dim: int = option(
         256, help="width of additive attention's hidden layer", minimum=1, maximum=65536
     )
+    copy: bool = _copy()
+    coverage: bool = option(
+        False,
+        help="copying: a loss on attending twice to a place (train.coverage_weight); bahdanau's "
+        "attention also reads how much each place has had",
+    )
     input_feeding: bool = option(
         False, help="feed the last attentional state into the next step (Luong et al. 2015)"
     )
@@ -259,6 +276,35 @@ class NoDecoderConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TokensHeadConfig:
+    """No head of its own: the model writes or tells tokens."""
+
+    kind: str = option("tokens", help="tokens, by the output layer", choices=("tokens",))
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierHeadConfig:
+    """One label a text, above an encoder alone or a decoder alone."""
+
+    kind: str = option("classifier", help="one label a text", choices=("classifier",))
+    pooling: str = option(
+        "mean",
+        help="what of an encoder's states is read: their mean, or the first one (BERT); a "
+        "decoder gives that of the last token",
+        choices=("mean", "first"),
+    )
+    dropout_rate: float = _rate(0.1, "dropout on what the head reads")
+
+
+@dataclasses.dataclass(frozen=True)
+class TaggerHeadConfig:
+    """One label a word, told at its first token, above an encoder alone or a decoder alone."""
+
+    kind: str = option("tagger", help="one label a word", choices=("tagger",))
+    dropout_rate: float = _rate(0.1, "dropout on what the head reads")
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """Any encoder with any decoder, or either of them alone."""
 
@@ -286,3 +332,11 @@ class ModelConfig:
     decoder: TransformerDecoderConfig | RecurrentDecoderConfig | NoDecoderConfig = option(  # noqa: RUF009
         TransformerDecoderConfig(), help="decoder, or none"
     )
+    head: TokensHeadConfig | ClassifierHeadConfig | TaggerHeadConfig = option(  # noqa: RUF009
+        TokensHeadConfig(), help="what is told: tokens, or labels"
+    )
+
+    @property
+    def tells_labels(self) -> bool:
+        """Whether targets are labels of texts or words, and not text."""
+        return not isinstance(self.head, TokensHeadConfig)

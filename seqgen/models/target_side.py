@@ -120,12 +120,22 @@ class TargetSide(nnx.Module):
             kernel = kernel.astype(self.compute_dtype)
         return kernel, None if bias is None else bias[vocab_ids]
 
-    def output_logits(self, hidden: Array, columns: PyTree = None) -> Array:
-        """Float32 logits [..., V] of hidden states [..., D]; of `output_columns` alone [..., C]."""
+    def output_logits(
+        self, hidden: Array, columns: PyTree = None, allowed: Array | None = None
+    ) -> Array:
+        """Float32 logits [..., V] of hidden states [..., D]; of `output_columns` alone [..., C].
+
+        Where `allowed` (bool, broadcast to them) is False they are -inf.
+        """
         kernel, bias = self.output_kernel() if columns is None else columns
         contract = ((hidden.ndim - 1,), (1,))
         logits = dot(hidden, kernel, contract, compute_dtype=self.compute_dtype)
-        return logits if bias is None else logits + bias
+        logits = logits if bias is None else logits + bias
+        return logits if allowed is None else jnp.where(allowed, logits, -jnp.inf)
+
+    def compared_states(self, hidden: Array) -> Array:
+        """Hidden states as they are: their likeness means something (contrastive search)."""
+        return hidden
 
     def init_decode(
         self, encoded: Encoded, *, max_len: int, num_beams: int = 1, rewindable: bool = False

@@ -6,6 +6,7 @@ uniform, each on its own (a fused query-key-value matrix would start narrower), 
 """
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
@@ -25,7 +26,7 @@ from seqgen.models.transformer_layer import TransformerLayer
 from seqgen.nn import masks
 from seqgen.nn.beam_cache import BeamHistory, StepMemory
 from seqgen.nn.norm import build_norm
-from seqgen.nn.position_bias import DistanceBias, build_position_bias
+from seqgen.nn.position_bias import Alibi, DistanceBias, RelativeBias
 from seqgen.nn.positions import LearnedPositions, sinusoid_table
 from seqgen.types import Array, Encoded, Sequences
 
@@ -58,7 +59,7 @@ class _Stack(nnx.Module):
         self.learned_positions = (
             LearnedPositions(cfg.max_positions, embed_dim, rngs=rngs) if learned else None
         )
-        self.position_bias = build_position_bias(
+        self.position_bias = _build_position_bias(
             cfg, embed_dim, bidirectional=bidirectional, rngs=rngs
         )
 
@@ -94,6 +95,23 @@ class _Stack(nnx.Module):
     def finish(self, x: Array) -> Array:
         """The last norm of a pre-norm stack."""
         return x if self.final_norm is None else self.final_norm(x)
+
+
+def _build_position_bias(
+    cfg: Any, dim: int, *, bidirectional: bool, rngs: nnx.Rngs
+) -> Alibi | RelativeBias | None:
+    if cfg.positions == "alibi":
+        return Alibi(cfg.num_heads)
+    if cfg.positions != "relative":
+        return None
+    return RelativeBias(
+        cfg.num_heads,
+        num_buckets=cfg.relative_buckets,
+        max_distance=cfg.relative_max_distance,
+        bidirectional=bidirectional,
+        scale=dim**-0.5,
+        rngs=rngs,
+    )
 
 
 class TransformerEncoder(_Stack):
@@ -186,7 +204,34 @@ class TransformerDecoder(_Stack):
         key: Any = None,
     ) -> Array:
         """See `models.base.Decoder`; `prefix_lens` as in `masks.AttentionMask`."""
-        self.check_length(embedded.shape[1])
+        call = self._caller(target, encoded, embedded.shape[1], prefix_lens=prefix_lens)
+        return self.finish(run_layers(self.layers, embedded, call, key=key, remat=self.cfg.remat))
+
+    def read_and_weigh(
+        self, target: Sequences, encoded: Encoded, *, embedded: Array, key: Any = None
+    ) -> tuple[Array, Array]:
+        """Hidden states [B, T, D] and the last layer's weights over the memory [B, T, S]."""
+        call = self._caller(target, encoded, embedded.shape[1])
+        x, weights = run_layers(
+            self.layers,
+            embedded,
+            call,
+            key=key,
+            remat=self.cfg.remat,
+            call_last=partial(call, weigh=True),
+        )
+        return self.finish(x), weights
+
+    def _caller(
+        self,
+        target: Sequences,
+        encoded: Encoded,
+        length: int,
+        *,
+        prefix_lens: Array | None = None,
+    ) -> Any:
+        """How a layer is called on given target rows."""
+        self.check_length(length)
         mask = masks.AttentionMask(
             target.segments,
             target.segments,
@@ -195,9 +240,9 @@ class TransformerDecoder(_Stack):
             window=self.cfg.attention_window,
         )
         memory_mask = masks.AttentionMask(target.segments, encoded.segments)
-        bias = self.bias(embedded.shape[1])
+        bias = self.bias(length)
 
-        def call(layer: TransformerLayer, x: Array, key: Any) -> Array:
+        def call(layer: TransformerLayer, x: Array, key: Any, *, weigh: bool = False) -> Any:
             return layer(
                 x,
                 mask,
@@ -207,9 +252,10 @@ class TransformerDecoder(_Stack):
                 memory_positions=encoded.positions,
                 bias=bias,
                 key=key,
+                weigh=weigh,
             )
 
-        return self.finish(run_layers(self.layers, embedded, call, key=key, remat=self.cfg.remat))
+        return call
 
     def init_decode(
         self, encoded: Encoded, *, max_len: int, num_beams: int = 1, rewindable: bool = False

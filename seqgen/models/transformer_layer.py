@@ -116,8 +116,13 @@ class TransformerLayer(nnx.Module):
         memory_positions: Array | None = None,
         bias: DistanceBias | None = None,
         key: Any = None,
-    ) -> Array:
-        """[B, T, D] -> [B, T, D]; masks True = may be seen; `bias` of the self-attention."""
+        weigh: bool = False,
+    ) -> Any:
+        """[B, T, D] -> [B, T, D]; masks True = may be seen; `bias` of the self-attention.
+
+        With `weigh` also the weights [B, T, S] over the memory, as `Attention`.
+        """
+        weights = None
         read = self.enter(x, self.self_norm)
         update = self.self_attention(
             read, None, mask, positions=positions, bias=bias, key=fold(key, 0)
@@ -125,14 +130,18 @@ class TransformerLayer(nnx.Module):
         x = self.leave(x, update, self.self_norm, fold(key, 1))
         if self.cross_attention is not None:
             assert memory_mask is not None
+            read = self.enter(x, self.cross_norm)
             update = self.cross_attention(
-                self.enter(x, self.cross_norm),
+                read,
                 memory,
                 memory_mask,
                 positions=positions,
                 memory_positions=memory_positions,
                 key=fold(key, 2),
+                weigh=weigh,
             )
+            update, weights = update if weigh else (update, None)
             x = self.leave(x, update, self.cross_norm, fold(key, 3))
         update = self.feed_forward(self.enter(x, self.feed_forward_norm), key=fold(key, 4))
-        return self.leave(x, update, self.feed_forward_norm, fold(key, 5))
+        x = self.leave(x, update, self.feed_forward_norm, fold(key, 5))
+        return (x, weights) if weigh else x

@@ -10,8 +10,9 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
+from seqgen.nn.additive import attention_weights
 from seqgen.nn.attention_kernels import attention
-from seqgen.nn.attention_plain import KeyValues
+from seqgen.nn.attention_plain import KeyValues, operand_dtype
 from seqgen.nn.beam_cache import (
     BeamHistory,
     StepMemory,
@@ -20,7 +21,7 @@ from seqgen.nn.beam_cache import (
     part_beams,
     share_beams,
 )
-from seqgen.nn.dense import Dense, dense
+from seqgen.nn.dense import Dense, batched_matmul, dense
 from seqgen.nn.masks import AttentionMask
 from seqgen.nn.norm import RMSNorm
 from seqgen.nn.partitioning import constrain, num_shards
@@ -183,6 +184,16 @@ class Attention(nnx.Module):
         """[B, N, T, H] -> the layer's output [B, T, D]."""
         return self.out(mixed.swapaxes(1, 2).reshape(mixed.shape[0], mixed.shape[2], -1))
 
+    def _mean_weights(self, query: Array, keys: Array, mask: AttentionMask) -> Array:
+        """The mean of the heads' weights [B, T, S]: queries [B, N, T, H] over keys [B, G, S, H]."""
+        batch, _, query_len, head_dim = query.shape
+        shape = (batch, self.num_kv_heads, -1, head_dim)
+        dtype = operand_dtype(self.compute_dtype)
+        query = query.reshape(shape) * head_dim**-0.5
+        scores: Any = batched_matmul(query, keys.swapaxes(2, 3), dtype)
+        scores = scores.reshape(batch, self.num_heads, query_len, -1)
+        return attention_weights(scores, mask.dense(query_len, keys.shape[2])).mean(1)
+
     def __call__(
         self,
         x: Array,
@@ -193,8 +204,14 @@ class Attention(nnx.Module):
         memory_positions: Array | None = None,
         bias: DistanceBias | None = None,
         key: Any = None,
-    ) -> Array:
-        """[B, T, D] attending over memory [B, S, E], or over itself (None), -> [B, T, D]."""
+        weigh: bool = False,
+    ) -> Any:
+        """[B, T, D] attending over memory [B, S, E], or over itself (None), -> [B, T, D].
+
+        With `weigh`, which is for attention without `bias`, also the weights [B, T, S]: the mean of
+        the heads, without dropout, 0 where nothing is seen. They carry a gradient.
+        """
+        assert bias is None or not weigh
         if memory is None:
             query, key_values = self.project_self(x, positions)
         else:
@@ -211,4 +228,5 @@ class Attention(nnx.Module):
             key=key,
             compute_dtype=self.compute_dtype,
         )
-        return self._merge(mixed)
+        out = self._merge(mixed)
+        return (out, self._mean_weights(query, key_values.keys, mask)) if weigh else out

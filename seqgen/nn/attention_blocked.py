@@ -169,7 +169,7 @@ def _blocked_backward(options: _Options, saved: Any, d_mixed: Array) -> Any:
     query, keys, values, mask, bias, key, mixed, log_sum = saved
     scale = query.shape[-1] ** -0.5
     blocks = _Blocks(query * scale, keys, values, mask, bias, key, options)
-    trained = bias is not None and bias.trained
+    trained = bias if bias is not None and bias.trained else None
     # What the softmax's gradient subtracts in a row; dropout is in `mixed` already.
     inner = (d_mixed * mixed).sum(-1, keepdims=True)
 
@@ -191,7 +191,7 @@ def _blocked_backward(options: _Options, saved: Any, d_mixed: Array) -> Any:
             d_values = add(d_values, blocks.product(dropped, d_part, 2, 2), j)
             d_weights = blocks.product(d_part, blocks.key_part(values, j), 3, 3)
             d_scores = weights * (blocks.drop(d_weights, i, j) - inner_part)
-            if trained:
+            if trained is not None:
                 by_head = d_scores.sum(0).reshape(-1, *d_scores.shape[3:])
                 d_bias = add_diagonals(d_bias, by_head, first_column(i, j, options.grid))
             d_keys = add(d_keys, blocks.product(d_scores, part, 2, 2), j)
@@ -202,11 +202,10 @@ def _blocked_backward(options: _Options, saved: Any, d_mixed: Array) -> Any:
         return tuple(carry), d_query * scale
 
     steps = (jnp.arange(options.grid.shape[0]), *block_ranges(mask, options.grid))
-    d_bias = jnp.zeros(bias.values.shape) if bias is not None and trained else None
+    d_bias: Any = None if trained is None else jnp.zeros(trained.values.shape)
     start = (jnp.zeros(keys.shape), jnp.zeros(values.shape), d_bias)
     (d_keys, d_values, d_bias), d_query = lax.scan(differentiate_block, start, steps)
-    if bias is not None and trained:
-        d_bias = dataclasses.replace(bias, values=d_bias)
+    d_bias = None if trained is None else dataclasses.replace(trained, values=d_bias)
     return _restore(d_query), d_keys, d_values, None, d_bias, None
 
 
@@ -249,7 +248,7 @@ def attend_blocked(
         pad(memory.keys, 2, grid.key_block),
         pad(memory.values, 2, grid.key_block),
         pad_mask(mask, grid),
-        pad_bias(bias, grid),
+        None if bias is None else pad_bias(bias, grid),
         key,
         _Options(grid, dropout_rate, compute_dtype),
     )

@@ -51,10 +51,8 @@ def spread(values: Array, query_len: int, key_len: int) -> Array:
     return rows[:, ::-1, :key_len]
 
 
-def pad_bias(bias: DistanceBias | None, grid: BlockGrid) -> DistanceBias | None:
+def pad_bias(bias: DistanceBias, grid: BlockGrid) -> DistanceBias:
     """With columns for the places that fill the last block of queries and of keys."""
-    if bias is None:
-        return None
     num_queries, num_keys = grid.shape
     more_queries = num_queries * grid.query_block - grid.query_len
     more_keys = num_keys * grid.key_block - grid.key_len
@@ -186,24 +184,3 @@ class RelativeBias(nnx.Module):
 
     def of_lengths(self, query_len: int, key_len: int) -> DistanceBias:
         return DistanceBias(self(jnp.arange(1 - query_len, key_len)), trained=True)
-
-
-def build_position_bias(
-    cfg: Any, dim: int, *, bidirectional: bool, rngs: nnx.Rngs
-) -> Alibi | RelativeBias | None:
-    """The bias that `cfg.positions` names, or None if it names another kind of positions.
-
-    The table's start has the spread of the scores' other parts at a width of `dim`.
-    """
-    if cfg.positions == "alibi":
-        return Alibi(cfg.num_heads)
-    if cfg.positions != "relative":
-        return None
-    return RelativeBias(
-        cfg.num_heads,
-        num_buckets=cfg.relative_buckets,
-        max_distance=cfg.relative_max_distance,
-        bidirectional=bidirectional,
-        scale=dim**-0.5,
-        rngs=rngs,
-    )

@@ -99,6 +99,11 @@ class TrainConfig:
         help="weight of the squared log-normaliser in the training loss (PaLM: 1e-4)",
         minimum=0.0,
     )
+    coverage_weight: float = option(
+        1.0,
+        help="weight of the coverage loss in training (model.decoder.coverage)",
+        minimum=0.0,
+    )
     ema_decay: float = option(
         0.0,
         help="decay of the moving average of parameters used in evaluation (0 = off)",

@@ -49,6 +49,7 @@ def train(
     identity: Mapping[str, Any] | None = None,
     identity_defaults: Mapping[str, Any] | None = None,
     facts: Mapping[str, Any] | None = None,
+    next_commands: Sequence[str] = (),
     progress: Progress | None = None,
     stop: StopSignals | None = None,
 ) -> Outcome:
@@ -68,6 +69,7 @@ def train(
       identity: JSON values that must not change between resumes ({'model', 'tokenizer', 'data'}).
       identity_defaults: dotted name -> value of what an older checkpoint may not know.
       facts: further JSON values for each manifest ('config_hash').
+      next_commands: end the summary: what to type next.
       progress: display; plain lines on stderr by default.
       stop: entered by the caller, whose evaluators raise StopRequested once it is requested; a new
         one by default.
@@ -224,6 +226,8 @@ def train(
     work = f"{step - first_step:,} in this process, {len(compiles)} programs compiled"
     trouble = f"{store.num_failed_saves} failed saves"
     lines = summarise(outcome, run, meter, progress, total=total, work=work, trouble=trouble)
+    heads = itertools.chain(["next"], itertools.repeat(""))
+    lines += [f"  {head:<15}{command}" for head, command in zip(heads, next_commands)]
     for line in lines:
         progress.line(line)
     return outcome

@@ -13,11 +13,11 @@ from seqgen.nn.parameters import Definition
 from seqgen.training.carry import abstract_carry, enter
 from seqgen.training.config import TrainConfig
 from seqgen.training.sharding import Layout
-from seqgen.types import Array, Batch, MaskedBatch, Params, PyTree
+from seqgen.types import AnyBatch, Array, Params, PyTree
 
-AnyBatch = Batch | MaskedBatch
 LossFunction = Callable[..., tuple[Array, Any]]
-WEIGHT = "_weight"  # ends the name of the weight of a prediction beside that of the tokens
+WEIGHT = "_weight"  # ends the name of the weight of a prediction that has a name of its own
+_PLAIN = ("tokens", "labels")  # predictions that have none
 
 
 def make_loss(
@@ -25,10 +25,10 @@ def make_loss(
 ) -> LossFunction:
     """`loss(params, batch, key) -> (objective sum, {'loss', 'nll', 'correct', 'weight'} sums)`.
 
-    `key=None` is evaluation: no dropout, label smoothing, z-loss or scheduled sampling. Of a model
-    that predicts more than tokens (`Trainable`), the objective is the sum of all losses, and there
-    are 'NAME_nll', 'NAME_correct' and 'NAME_weight' of each prediction of something else; without
-    tokens, 'nll', 'correct' and 'weight' are those of the first.
+    `key=None` is evaluation: no dropout, label smoothing, z-loss, coverage loss or scheduled
+    sampling. Of a model that predicts more than tokens (`Trainable`), the objective is the sum of
+    all losses. 'nll', 'correct' and 'weight' are those of the first prediction; of each that is
+    neither tokens nor labels there are 'NAME_nll', 'NAME_correct' and 'NAME_weight'.
     """
     carrying = make_carrying_loss(definition, train_cfg, compute_dtype=compute_dtype)
 
@@ -56,6 +56,7 @@ def make_carrying_loss(
                 prediction.bias,
                 prediction.labels,
                 prediction.weights,
+                mixture=prediction.mixture,
                 label_smoothing=0.0 if key is None else train_cfg.label_smoothing,
                 z_loss=0.0 if key is None else train_cfg.z_loss,
                 compute_dtype=compute_dtype,
@@ -65,9 +66,12 @@ def make_carrying_loss(
         }
         first, *others = sums
         total = sum((sums[name].loss for name in others), sums[first].loss)
+        coverage = found[first].coverage
+        if coverage is not None and key is not None:
+            total += train_cfg.coverage_weight * (coverage * found[first].weights).sum()
         measured = {"loss": total}
         for name, part in sums.items():
-            prefixes = [""] * (name == first) + [f"{name}_"] * (name != "tokens")
+            prefixes = [""] * (name == first) + [f"{name}_"] * (name not in _PLAIN)
             for prefix in prefixes:
                 measured[f"{prefix}nll"] = part.nll
                 measured[f"{prefix}correct"] = part.correct

@@ -64,8 +64,8 @@ def build_optimizer(
       num_steps: where cosine and linear end unless `cfg.decay_steps` says otherwise.
       axes: tuple of axis names for each parameter. Decay is for matrices only: parameters with at
         least two axes besides 'layers'.
-      groups: which parameters are trained and at what rates. Trees that are given may be whole or
-        selected; updates and state are selected.
+      groups: which parameters are trained and at what rates. All trees that `init` and `update`
+        take and give are what `groups.select` makes of whole ones.
     """
     rule = load_component(cfg.name, RULES, what="optimizer")
     parts = [rule(cfg)]
@@ -78,7 +78,7 @@ def build_optimizer(
     )
     if not groups.is_plain:
         parts.append(_scale_by_rates(groups.select(groups.rates)))
-    return _selecting(_with_plain_state(optax.chain(*parts)), groups)
+    return _with_plain_state(optax.chain(*parts))
 
 
 def _scale_by_rates(rates: Params) -> optax.GradientTransformation:
@@ -87,21 +87,6 @@ def _scale_by_rates(rates: Params) -> optax.GradientTransformation:
         return jnp.where(rate == 0.0, -0.0, update * rate)
 
     return optax.stateless(lambda updates, params: jax.tree.map(scale, updates, rates))
-
-
-def _selecting(
-    inner: optax.GradientTransformation, groups: ParameterGroups
-) -> optax.GradientTransformation:
-    """The same transformation of what is trained; nothing is kept for the rest."""
-
-    def init(params: Any) -> Any:
-        return inner.init(groups.select(params))
-
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        chosen = None if params is None else groups.select(params)
-        return inner.update(groups.select(updates), state, chosen)
-
-    return optax.GradientTransformation(init, update)
 
 
 def _adam(cfg: OptimizerConfig) -> optax.GradientTransformation:

@@ -32,12 +32,10 @@ class ParameterGroups:
     """What the optimiser makes of each parameter.
 
     Attributes:
-      trained: nested dicts of bool, as the parameters; False = frozen.
-      rates: the same dicts of what each update is multiplied with: a float, or float32 [L, 1, ...]
-        for stacked layers. 0 = that layer is frozen.
+      rates: nested dicts like the parameters of what each update is multiplied with: a float, or
+        float32 [L, 1, ...] for stacked layers. 0 = that parameter or layer is frozen.
     """
 
-    trained: Params
     rates: Params
 
     @classmethod
@@ -74,31 +72,29 @@ class ParameterGroups:
             own = next((value for p, value in groups if re.fullmatch(p, name)), 1.0)
             return own * cfg.layer_decay ** depths.get(name, 0)
 
-        trained: Params = {}
         rates: Params = {}
         for name, row in parts.items():
             found = [rate(part) for part, _ in row]
-            put(trained, name, any(found))
             if row[0][0] == name or len(set(found)) == 1:
                 put(rates, name, found[0])
             else:
                 shape = (-1,) + (1,) * len(row[0][1])
                 put(rates, name, np.array(found, np.float32).reshape(shape))
-        if not any(_leaves(trained)):
+        if not any(map(np.any, jax.tree.leaves(rates))):
             refuse(
                 "optimizer.freeze leaves nothing to train",
                 ("frozen", f"{len(names)} parameters"),
             )
-        return cls(trained, rates)
+        return cls(rates)
 
     @property
     def is_plain(self) -> bool:
         """Everything is trained at one rate."""
-        return all(type(rate) is float and rate == 1.0 for rate in _leaves(self.rates))
+        return all(type(rate) is float and rate == 1.0 for rate in jax.tree.leaves(self.rates))
 
     def select(self, tree: Params) -> Params:
-        """Nested dicts like the parameters, whole or selected before, without what is frozen."""
-        return _select(self.trained, tree)
+        """Nested dicts like the parameters, without what is frozen."""
+        return _select(self.rates, tree)
 
     def drop_frozen(self, grads: Params) -> Params:
         """Gradients of what is selected: 0, whatever they are, of frozen layers of a stack."""
@@ -166,20 +162,12 @@ def depth_from_top(names: Iterable[str]) -> dict[str, int]:
     return {name: depths[own] for name, own in plain.items() if own in depths}
 
 
-def _leaves(tree: Mapping[str, Any]) -> list[Any]:
-    return [
-        leaf
-        for node in tree.values()
-        for leaf in (_leaves(node) if isinstance(node, dict) else [node])
-    ]
-
-
-def _select(trained: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:
+def _select(rates: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:
     selected = {}
     for key, node in tree.items():
-        if not isinstance(trained[key], dict):
-            if trained[key]:
+        if not isinstance(rates[key], dict):
+            if np.any(rates[key]):
                 selected[key] = node
-        elif below := _select(trained[key], node):
+        elif below := _select(rates[key], node):
             selected[key] = below
     return selected

@@ -62,7 +62,7 @@ def fresh_state(
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        opt_state=optimizer.init(params),
+        opt_state=optimizer.init(groups.select(params)),
         key=jnp.asarray(seed_key(seed)),
         ema=jax.tree.map(jnp.array, groups.select(params)) if use_ema else None,
         counters={

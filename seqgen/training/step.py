@@ -24,12 +24,12 @@ from seqgen.nn.parameters import Definition, overlay
 from seqgen.training.carry import enter, leave
 from seqgen.training.compilation import CompiledStep, CompileReport
 from seqgen.training.config import OptimizerConfig, TrainConfig
-from seqgen.training.loss import WEIGHT, AnyBatch, further_predictions, make_carrying_loss
+from seqgen.training.loss import WEIGHT, further_predictions, make_carrying_loss
 from seqgen.training.optimizer import learning_rate
 from seqgen.training.parameter_groups import ParameterGroups
 from seqgen.training.sharding import Layout
 from seqgen.training.state import TrainState
-from seqgen.types import Array, Params, PyTree
+from seqgen.types import AnyBatch, Array, Params, PyTree
 
 Metrics = dict[str, Array]
 

@@ -12,7 +12,7 @@ from conversing import SYSTEM, parts, write_run
 from prompted import generator as prompt_generator
 
 import seqgen
-from seqgen import runs
+from seqgen import loading
 from seqgen.cli.chat import _SAFE, _shown
 from seqgen.cli.main import main
 from seqgen.conversation import Conversation
@@ -42,12 +42,12 @@ def model(workdir):
 @pytest.fixture(autouse=True)
 def one_model(workdir, model, monkeypatch):
     """Every command of this file takes the loaded model: what one compiles serves the others."""
-    usual = runs.load
+    usual = loading.load
 
     def load(path, **options):
         return model if path == [workdir] and "draft" not in options else usual(path, **options)
 
-    monkeypatch.setattr(runs, "load", load)
+    monkeypatch.setattr(loading, "load", load)
 
 
 @pytest.fixture(autouse=True)
@@ -297,7 +297,7 @@ def test_wrong_options_end_it_before_it_begins(workdir, words, cause, capsys):
 
 
 def test_a_run_that_does_not_converse_is_refused(workdir, monkeypatch, capsys):
-    monkeypatch.setattr(runs, "load", lambda *path, **options: prompt_generator("gpt2"))
+    monkeypatch.setattr(loading, "load", lambda *path, **options: prompt_generator("gpt2"))
     assert main(["chat", f"--workdir={workdir}", "-p", "a b"]) == 2
     assert "not trained on dialogues" in capsys.readouterr().err
 

@@ -11,6 +11,7 @@ from seqgen.data.sentencepiece_tokenizer import train_sentencepiece
 from seqgen.data.tokenizer import ByteTokenizer, TableTokenizer
 from seqgen.data.tokenizer_store import Tokenizers
 from seqgen.data.word_starts import find_word_starts
+from seqgen.types import UNK_ID
 
 TEMPLATE = ChatTemplate(("user", "bot"), "bot", "", 64)
 BYTES, WORDS = ByteTokenizer(), TableTokenizer([" a", " ç"], kind="word", byte_fallback=True)
@@ -58,3 +59,13 @@ def test_what_is_put_around_a_tokenizer_passes_on_all_else():
     assert marked.sample(texts[0], seed=1) == pieces.encode(texts[0])
     assert marked.word_starts.tolist() == find_word_starts(marked).tolist()
     assert marked.word_starts.sum() > 3
+
+
+def test_an_unknown_word_begins_one_under_every_wrapper():
+    words = TableTokenizer([" a", " \n"], kind="word", byte_fallback=False)
+    for tokenizer in (words, ControlTokenizer(MultilineTokenizer(words), ["mask"])):
+        starts = find_word_starts(tokenizer)
+        assert not starts[UNK_ID] and tokenizer.word_starts[UNK_ID]
+        starts[UNK_ID] = True
+        assert tokenizer.word_starts.tolist() == starts.tolist()
+    assert not MASK.word_starts[UNK_ID]

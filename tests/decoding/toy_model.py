@@ -108,8 +108,12 @@ class ToyModel:
     def output_columns(self, vocab_ids):
         return vocab_ids
 
-    def output_logits(self, hidden, columns=None):
-        return hidden if columns is None else hidden[..., columns]
+    def output_logits(self, hidden, columns=None, allowed=None):
+        logits = hidden if columns is None else hidden[..., columns]
+        return logits if allowed is None else jnp.where(allowed, logits, -jnp.inf)
+
+    def compared_states(self, hidden):
+        return hidden
 
     def rewind(self, state, lengths):
         def read(back):

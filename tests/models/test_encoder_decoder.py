@@ -213,6 +213,8 @@ def test_refusals():
     refuse("rotary_original_len=8 would be ignored", rotary_original_len=8, **unread)
     refuse("changes nothing", positions="rotary", rotary_scaling="ntk")
     refuse("changes nothing", positions="rotary", rotary_factor=2.0)
+    near = {"positions": "relative", "relative_max_distance": 8}
+    refuse("relative_max_distance above 8", relative_buckets=32, **near)
     stretched = {"positions": "rotary", "rotary_factor": 2.0}
     refuse("rotary_original_len", rotary_scaling="yarn", **stretched)
     with pytest.raises(ConfigError, match="joint"):
