@@ -110,7 +110,10 @@ class Findings:
         """Options by which the same parameters compute something else than in their run."""
         found = []
         for run in self.runs.values():
-            for side, other in sorted(self.stacks.get(run.path, ())):
+            stacks = self.stacks.get(run.path, set())
+            if self.model.encoder.kind == run.model.encoder.kind == "none":
+                stacks = stacks | {("encoder", "encoder")}  # it says what a prefix sees
+            for side, other in sorted(stacks):
                 here, there = getattr(self.model, side), getattr(run.model, other)
                 found += [
                     f"model.{side}.{name}={now}, and {before} in {run.path}"

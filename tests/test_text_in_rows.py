@@ -1,6 +1,7 @@
 """Packed documents and prefix language models, end to end: trained, scored, asked."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -28,25 +29,39 @@ def train(root, workdir, text, *words, file=GPT):
     folder.mkdir()
     for split, times in (("train", 40), ("val", 5)):
         (folder / f"{split}.txt").write_text(text * times, encoding="utf-8")
-    words = [
+    cfg = load(
+        root,
         *(f"data.dir={folder}", "train.num_steps=60", "train.eval_every_steps=30"),
         *("train.checkpoint_every_steps=30", "train.compute_dtype=float32"),
         *("optimizer.learning_rate=0.02", *words),
-    ]
-    assert experiment.train(load(root, *words, file=file), workdir / "run").status == "finished"
-    return workdir / "run"
+        file=file,
+    )
+    outcome = experiment.train(cfg, workdir / "run")
+    assert outcome.status == "finished"
+    return workdir / "run", cfg, outcome.state
+
+
+def metrics(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_packed_documents_are_learnt_and_scored_as_each_alone(root, tmp_path):
-    workdir = train(root, tmp_path, "".join(DOCUMENTS), "data.batching=documents")
+    workdir, cfg, state = train(root, tmp_path, "".join(DOCUMENTS), "data.batching=documents")
     report = run_evaluation.evaluate(workdir, split="val")[0]
-    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    rows = metrics(workdir)
     assert rows[29]["eval/bits_per_byte"] > rows[59]["eval/bits_per_byte"]
     # All but what is drawn: three documents, and how each goes on from 'a' and 'f'.
     assert report["token_accuracy"] > 0.8
     assert report["tokens"] == report["bytes"] == 5 * len("".join(DOCUMENTS))
     scores = seqgen.load(workdir).score(DOCUMENTS, include_eos=False)
     assert report["loss"] == pytest.approx(-5 * sum(scores) / report["tokens"], rel=1e-4)
+    # From its first checkpoint on the training is the same again.
+    shutil.rmtree(workdir / "checkpoints" / "60")
+    again = experiment.train(cfg, workdir).state
+    names = ("step", "loss_hex", "batch_hash")
+    told = [[[row[name] for name in names] for row in lines] for lines in (rows, metrics(workdir))]
+    assert told[0] == told[1]
+    jax.tree.map(np.testing.assert_array_equal, again.params, state.params)
 
 
 @pytest.mark.parametrize("file", [GPT, LSTM])
@@ -54,7 +69,7 @@ def test_the_rest_of_a_prefix_is_learnt_and_prompts_are_read_as_prefixes(root, t
     words = ["data.objective.name=prefix_lm", "data.batching=blocks", "tokenizer.kind=char"]
     still = [f"model.{name}_rate=0" for name in ("dropout", "decoder.dropout")]
     words += [FULL] if file == GPT else [*still, "model.decoder.weight_dropout_rate=0"]
-    workdir = train(root, tmp_path, PATTERN, *words, file=file)
+    workdir, _, _ = train(root, tmp_path, PATTERN, *words, file=file)
     report = run_evaluation.evaluate(workdir, split="val")[0]
     assert report["objective"] == "prefix_lm" and report["token_accuracy"] > 0.9
     assert "bits_per_byte" not in report
@@ -63,8 +78,9 @@ def test_the_rest_of_a_prefix_is_learnt_and_prompts_are_read_as_prefixes(root, t
     assert answer.text == "fgh\nab"
     if file == LSTM:
         return
-    with pytest.raises(ConfigError, match="reads prompts as a whole"):
-        model.generate([prompt], contrastive_k=3)
+    for asked in (model, seqgen.load([workdir, workdir])):
+        with pytest.raises(ConfigError, match="reads prompts as a whole"):
+            asked.generate([prompt], contrastive_k=3)
 
     run = runs.Run.open(workdir)
     ids = [BOS_ID, *run.tokenizers.target.encode(prompt)]

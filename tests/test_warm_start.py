@@ -1,5 +1,6 @@
 """New runs that begin with the parameters of others."""
 
+import dataclasses
 import json
 import shutil
 import types
@@ -278,3 +279,7 @@ def test_differences_are_those_of_the_stacks_that_are_taken():
     assert findings.differences() == ["model.decoder.activation=relu, and gelu in x"]
     findings.take(run, "target_embedding/table", "source_embedding/table")
     assert findings.differences()[1:] == ["model.scale_embeddings=False, and True in x"]
+    reader = NoEncoderConfig(source_prefix=True, prefix_attention="full")
+    run.model = dataclasses.replace(ours, encoder=reader)
+    alone = Findings(ours, {"0": run}).differences()
+    assert alone == ["model.encoder.prefix_attention=causal, and full in x"]

@@ -43,6 +43,11 @@ class Ensemble:
         self._members, self._mean = tuple(members), mean
         self._widths: tuple[int, ...] = ()  # of hidden states, known once there are any
 
+    @property
+    def sees_whole_prefix(self) -> bool:
+        """Whether a member reads prompts as a whole, as `CausalLM` may."""
+        return any(getattr(member, "sees_whole_prefix", False) for member in self._members)
+
     def __call__(self, batch: Batch, *, key: Any = None) -> Array:
         """Teacher-forced hidden states, where all members are `Trainable`."""
         return self._join([member(batch, key=key) for member in self._members])
