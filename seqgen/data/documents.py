@@ -39,7 +39,8 @@ class DocumentText:
         num_lines = len(ids) if count is None else count
         if not num_lines:
             raise DataError("the training text has no lines")
-        borders = ids.target_offsets[[*document_starts(ids.blank[:num_lines]), num_lines]]
+        starts = document_starts(ids.blank[:num_lines])
+        borders = ids.target_offsets[np.append(starts, num_lines)]
         self._ids = ids.target_ids[: borders[-1]]
         self._starts, self._stops, self._opens = cut_documents(borders, cfg.block_len)
         self.counts = {
@@ -80,7 +81,7 @@ class DocumentText:
             start, stop = self._starts[window], self._stops[window]
             first = BOS_ID if self._opens[window] else self._ids[start - 1]
             labels = self._ids[start:stop]
-            texts.append((np.concatenate([[first], labels[:-1]]), labels))
+            texts.append((np.append(first, labels[:-1]), labels))
         return assemble_texts(placed.shape, texts, rows=placed.rows)
 
 
