@@ -52,6 +52,7 @@ def build_step(kernel: str, length: int, options: argparse.Namespace):
     from seqgen.models.config import TransformerDecoderConfig, TransformerEncoderConfig
     from seqgen.training.config import OptimizerConfig
     from seqgen.training.optimizer import build_optimizer
+    from seqgen.training.parameter_groups import ParameterGroups
     from seqgen.types import Batch, Sequences
 
     shared = {
@@ -67,7 +68,9 @@ def build_step(kernel: str, length: int, options: argparse.Namespace):
     )
     vocab = 64
     definition = build_model(config, source_vocab_size=vocab, target_vocab_size=vocab)
-    optimizer = build_optimizer(OptimizerConfig(), num_steps=options.steps)
+    cfg, axes = OptimizerConfig(), definition.axes
+    groups = ParameterGroups.of(definition.abstract, axes, cfg)
+    optimizer = build_optimizer(cfg, num_steps=options.steps, axes=axes, groups=groups)
     rng = np.random.default_rng(0)
 
     def rows(width: int) -> Sequences:

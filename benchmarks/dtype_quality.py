@@ -22,7 +22,7 @@ import sys
 
 import jax
 
-from seqgen import config, experiment, runs
+from seqgen import config, experiment, run_evaluation
 from seqgen.benchmarking.page import Block, to_markdown
 from seqgen.evaluation.significance import paired_bootstrap
 from seqgen.training.writers import read_rows
@@ -60,7 +60,7 @@ def measure(options: argparse.Namespace) -> dict:
             workdir = train(dtype, seed, options)
             # The last evaluation is of the whole val split, in float32 however a run was trained.
             losses[dtype].append(read_rows(workdir / "metrics.jsonl")[-1]["eval/loss"])
-            _, examples, texts[dtype] = runs.evaluate(
+            _, examples, texts[dtype] = run_evaluation.evaluate(
                 workdir, split=options.test, checkpoint="last", overrides={"num_beams": 5}
             )
             references = [example["target"] for example in examples]

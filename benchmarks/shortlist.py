@@ -17,7 +17,7 @@ import time
 
 import numpy as np
 
-from seqgen import runs
+from seqgen import building, runs
 from seqgen.cli.arguments import parse_checkpoint
 from seqgen.decoding.shortlist import Candidates, Shortlist
 from seqgen.evaluation.scores import corpus_scores
@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument("--shortlist", type=int, default=50)
     parser.add_argument("--num_beams", type=int, default=5)
     parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--compute_dtype", default=runs.SCORING_DTYPE)
+    parser.add_argument("--compute_dtype", default=building.SCORING_DTYPE)
     parser.add_argument("--quantize", default="none", choices=runs.QUANTIZATIONS)
     parser.add_argument("--rounds", type=int, default=6)
     arguments = parser.parse_args()

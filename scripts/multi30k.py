@@ -1,14 +1,14 @@
 """Train and report the Multi30k English-German models of the README.
 
-    python scripts/multi30k.py train transformer-tiny --data=../shared/data/multi30k --runs=../runs
-    python scripts/multi30k.py report --data=../shared/data/multi30k --runs=../runs \
+    python scripts/multi30k.py train transformer-tiny --data=DIR --runs=runs
+    python scripts/multi30k.py report --data=DIR --runs=runs \
         --output=benchmarks/results/multi30k
 
 `train` is `seqgen train` with the config of that name (the same command resumes it). `report`
 scores every run it finds (and has not scored before) on val and on test_2016_flickr with beam 5 and
 the mean of the last ten checkpoints, and writes scores with signatures, BLEU by length, learning
-curves, twenty sample translations and the answers to odd lines. The corpus may not be
-redistributed; get it from
+curves, twenty sample translations and the answers to odd lines. A report of a run that went on
+since may be kept in OUTPUT/earlier: it gets a row. The corpus may not be redistributed; get it from
 github.com/multi30k/dataset (data/task1/raw) as train.en[.gz], val.en, test_2016_flickr.en, ...de.
 """
 
@@ -21,10 +21,9 @@ import pathlib
 import sys
 from typing import Any
 
-from seqgen.benchmarking.curves import training_seconds
 from seqgen.cli.main import main as seqgen
 from seqgen.runs import Run
-from seqgen.training.writers import read_rows
+from seqgen.training.writers import read_rows, step_seconds
 
 MODELS = {
     "transformer-tiny": "transformer_tiny",
@@ -115,7 +114,7 @@ def report_run(name: str, workdir: pathlib.Path, data: pathlib.Path) -> dict[str
         "seed": run.config.train.seed,
         "command": " ".join(["seqgen train", *overrides.splitlines()]),
         "compute_dtype": run.config.train.compute_dtype,
-        "train_seconds": round(training_seconds(rows), 1),
+        "train_seconds": round(step_seconds(rows), 1),
         "checkpoint": CHECKPOINT,
         "num_beams": NUM_BEAMS,
         "environment": json.loads((workdir / "env.json").read_text(encoding="utf-8")),
@@ -141,25 +140,29 @@ def write_curves(workdir: pathlib.Path, path: pathlib.Path) -> None:
         writer.writerows(read_rows(workdir / "metrics.jsonl"))
 
 
-def markdown(reports: list[dict[str, Any]]) -> str:
-    """The report for people."""
+def markdown(reports: list[dict[str, Any]], earlier: list[dict[str, Any]]) -> str:
+    """The report for people; of `earlier` ones, of runs that went on, the scores alone."""
     lines = [
         "# Multi30k English-German",
         "",
-        "Written by `python scripts/multi30k.py report`; all numbers are in the JSON files",
-        f"beside. Checkpoint {CHECKPOINT}, beam {NUM_BEAMS}. `Moses` is the custom of the",
-        "published anchor: lower-cased Moses tokens, tokenize=none. Test is test_2016_flickr.",
+        "Trained by `python scripts/multi30k.py train MODEL`, written by `... report`; all numbers",
+        f"are in the JSON files. Checkpoint {CHECKPOINT}, beam {NUM_BEAMS}. `Moses` is the custom",
+        "of the published anchor: lower-cased Moses tokens, tokenize=none. Test is",
+        "test_2016_flickr. Cores and minutes are those of the steps, whatever ran beside them.",
         "",
-        "| model | parameters | updates | Moses | 13a lower | 13a | val 13a | chrF |",
-        "|---|---|---|---|---|---|---|---|",
+        "| model | parameters | updates | Moses | 13a lower | 13a | val 13a | chrF | ended (UTC) "
+        "| cores | minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for report in reports:
+    for report in [*reports, *earlier]:
         ways = report["test"]["three_ways"]
+        ended = report["status"]["updated"][:16].replace("T", " ")
         lines.append(
             f"| {report['model']} | {report['parameters'] / 1e6:.2f} M | {report['steps']:,} "
             f"| {ways['moses_lowercase']['bleu']:.2f} | {ways['13a_lowercase']['bleu']:.2f} "
             f"| {ways['13a_cased']['bleu']:.2f} | {report['val']['bleu']:.2f} "
-            f"| {report['test']['chrf']:.2f} |"
+            f"| {report['test']['chrf']:.2f} | {ended} | {report['environment']['cpus']} "
+            f"| {report['train_seconds'] / 60:.0f} |"
         )
     ways = reports[0]["test"]["three_ways"]
     lines += ["", *(f"- {name}: `{way['signature']}`" for name, way in ways.items())]
@@ -217,7 +220,10 @@ def main() -> None:
         print(f"{name}: {reports[-1]['test']['three_ways']}", file=sys.stderr)
     if not reports:
         raise SystemExit(f"no runs in {arguments.runs}: train them first")
-    (arguments.output / "README.md").write_text(markdown(reports), encoding="utf-8")
+    kept = sorted((arguments.output / "earlier").glob("*.json"))
+    earlier = [json.loads(path.read_text(encoding="utf-8")) for path in kept]
+    text = markdown(reports, earlier)
+    (arguments.output / "README.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

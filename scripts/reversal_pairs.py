@@ -1,4 +1,4 @@
-"""Train every pairing of encoder and decoder on reversal, with one set of hyper-parameters.
+"""Train 28 pairings of encoder and decoder on reversal, with one set of hyper-parameters.
 
     python scripts/reversal_pairs.py --runs=runs/reversal --output=reversal.json
 
@@ -13,7 +13,7 @@ import json
 import pathlib
 import sys
 
-from seqgen import runs
+from seqgen import run_evaluation
 from seqgen.cli.main import main as seqgen
 from seqgen.training.writers import read_rows
 
@@ -39,7 +39,7 @@ def train_and_score(pairing: str, folder: pathlib.Path) -> dict:
     code = seqgen(["train", f"--config=configs/reverse.py:{pairing}", f"--workdir={workdir}"])
     if code != 0:
         raise SystemExit(code)
-    scores, _, _ = runs.evaluate(workdir, overrides={"num_beams": 1})
+    scores, _, _ = run_evaluation.evaluate(workdir, overrides={"num_beams": 1})
     return {
         "pairing": pairing,
         "exact_match": scores["exact_match"],
@@ -50,7 +50,7 @@ def train_and_score(pairing: str, folder: pathlib.Path) -> dict:
 
 def main() -> int:
     """Train what is missing, print one JSON row a pairing, and write them all."""
-    parser = argparse.ArgumentParser(description="Every pairing on reversal")
+    parser = argparse.ArgumentParser(description="28 pairings on reversal")
     parser.add_argument("--runs", type=pathlib.Path, required=True)
     parser.add_argument("--output", type=pathlib.Path)
     parser.add_argument("--only", help="one pairing, such as gru,lstm,none")

@@ -26,7 +26,13 @@ from seqgen.decoding.config import DecodeConfig
 from seqgen.errors import ConfigError, labelled
 from seqgen.evaluation.config import EvaluationConfig
 from seqgen.models.config import ModelConfig
-from seqgen.training.config import MeshConfig, OptimizerConfig, TrainConfig
+from seqgen.training.config import (
+    InitConfig,
+    LoraConfig,
+    MeshConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 from seqgen.types import option
 
 
@@ -38,6 +44,8 @@ class Config:
     model: ModelConfig = option(ModelConfig(), help="architecture")  # noqa: RUF009
     data: DataConfig = option(DataConfig(), help="corpus and batches")  # noqa: RUF009
     tokenizer: TokenizerConfig = option(TokenizerConfig(), help="text to ids")  # noqa: RUF009
+    init: InitConfig = option(InitConfig(), help="parameters to begin from")  # noqa: RUF009
+    lora: LoraConfig = option(LoraConfig(), help="low-rank adaptation")  # noqa: RUF009
     train: TrainConfig = option(TrainConfig(), help="the loop")  # noqa: RUF009
     optimizer: OptimizerConfig = option(OptimizerConfig(), help="update rule")  # noqa: RUF009
     mesh: MeshConfig = option(MeshConfig(), help="devices")  # noqa: RUF009

@@ -7,9 +7,10 @@ and is probably not meant.
 
 from typing import Any
 
-from seqgen.corpus_checks import LOSS_METRICS, check_corpus, text_metrics
+from seqgen.corpus_checks import LABEL_METRICS, LOSS_METRICS, check_corpus, text_metrics
 from seqgen.errors import refuse
 from seqgen.evaluation.config import score_name
+from seqgen.init_rules import named_runs, parse_rule
 from seqgen.models.checks import check_model
 from seqgen.types import nearest
 
@@ -28,9 +29,12 @@ def check(cfg: Any) -> None:
         max_source_len=cfg.data.max_source_len,
         max_target_len=cfg.data.max_target_len,
         block_len=cfg.data.block_len if cfg.data.contiguous else 0,
+        labelled_len=cfg.data.max_source_len + 1 if cfg.model.tells_labels else 0,
     )
     check_corpus(cfg)
     _check_optimizer(cfg.optimizer)
+    _check_init(cfg.init)
+    _check_lora(cfg)
     _check_loop(cfg)
 
 
@@ -89,6 +93,33 @@ def _check_optimizer(optimizer: Any) -> None:
         )
 
 
+def _check_init(init: Any) -> None:
+    for field in ("checkpoint", "weights", "map", "fresh", "use_all"):
+        value = getattr(init, field)
+        if not init.runs and value != getattr(type(init), field):
+            refuse(
+                f"init.{field}={value!r} is of runs to begin from, and init.runs names none",
+                ("name one", "--config.init.runs=runs/pretrained"),
+            )
+    named_runs(init.runs)
+    for rule in init.map:
+        parse_rule(rule)
+
+
+def _check_lora(cfg: Any) -> None:
+    lora = cfg.lora
+    for field in ("alpha", "targets", "train"):
+        if not lora.rank and getattr(lora, field) != getattr(type(lora), field):
+            refuse(f"lora.{field} would be ignored: lora.rank=0", ("choose", "lora.rank=8"))
+    if lora.rank and not cfg.init.runs:
+        refuse(
+            f"lora.rank={lora.rank} adapts a run that is there, and init.runs names none",
+            ("name one", "--config.init.runs=runs/pretrained"),
+        )
+    if lora.rank and not lora.targets:
+        refuse("lora.targets=() leaves no matrix to adapt")
+
+
 def _check_loop(cfg: Any) -> None:
     train = cfg.train
     if train.teacher_forcing_rate < 1.0 and cfg.model.decoder.kind == "transformer":
@@ -102,10 +133,27 @@ def _check_loop(cfg: Any) -> None:
             "the source, too",
             ("now", "model.encoder.source_prefix=true"),
         )
+    if train.teacher_forcing_rate < 1.0 and getattr(cfg.model.decoder, "copy", False):
+        refuse(
+            f"train.teacher_forcing_rate={train.teacher_forcing_rate:g} is not built for decoders "
+            "that copy",
+            ("choose", "train.teacher_forcing_rate=1, or model.decoder.copy=false"),
+        )
+    covers = getattr(cfg.model.decoder, "coverage", False)
+    if train.coverage_weight != type(train).coverage_weight and not covers:
+        refuse(
+            f"train.coverage_weight={train.coverage_weight:g} would be ignored by "
+            "model.decoder.coverage=false",
+            ("choose", "model.decoder.coverage=true, of decoders that copy"),
+        )
     if train.patience and not train.eval_every_steps:
         refuse("train.patience counts evaluations, and train.eval_every_steps=0 makes none")
     scores = map(score_name, cfg.evaluation.metrics)
-    names = text_metrics(cfg) if cfg.data.contiguous else (*LOSS_METRICS, *scores)
+    answers = not (cfg.data.contiguous or cfg.data.labelled)
+    if answers:
+        names = (*LOSS_METRICS, *scores)
+    else:
+        names = LABEL_METRICS if cfg.data.labelled else text_metrics(cfg)
     known = [f"eval/{name}" for name in names]
     if train.best_metric not in known:
         guess = nearest(train.best_metric, known)
@@ -114,5 +162,5 @@ def _check_loop(cfg: Any) -> None:
             f"train.best_metric={train.best_metric} is measured by no evaluation",
             *details,
             ("measured are", ", ".join(known)),
-            *([] if cfg.data.contiguous else [("scores: set", "evaluation.metrics")]),
+            *([("scores: set", "evaluation.metrics")] if answers else []),
         )

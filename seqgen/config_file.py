@@ -12,7 +12,7 @@ from seqgen.types import nearest
 
 
 def read(spec: str) -> Mapping[str, Any]:
-    """What `get_config(arg)` of `FILE.py[:arg]` returns; the arg `tiny` calls `tiny()` instead.
+    """What `get_config(ARG)` of `FILE.py[:ARG]` returns, and `tiny(ARG)` of `FILE.py:[ARG,]tiny`.
 
     Raises:
       ConfigError: no such file, it fails, or it returns something that is no mapping.
@@ -26,9 +26,11 @@ def read(spec: str) -> Mapping[str, Any]:
         raise ConfigError(f"no config file {name}", details=details)
     if path.suffix != ".py":
         raise ConfigError(f"a config file is Python and its name ends in .py, not {name}")
-    function = "tiny" if argument == "tiny" else "get_config"
+    function = "get_config"
+    if argument == "tiny" or argument.endswith(",tiny"):
+        function, argument = "tiny", argument.removesuffix("tiny").removesuffix(",")
     try:
-        made = _call(path, function, "" if argument == "tiny" else argument)
+        made = _call(path, function, argument)
     except Exception as error:
         raise ConfigError(
             f"config file {path} failed",

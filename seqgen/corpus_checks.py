@@ -4,9 +4,11 @@ from typing import Any
 
 from seqgen.data.config import CONTIGUOUS, NUM_SENTINELS, OBJECTIVES, SOURCE_NAMES
 from seqgen.errors import refuse
+from seqgen.models.checks import refuse_stateless
 
 LOSS_METRICS = ("loss", "perplexity", "token_accuracy")
 TEXT_METRICS = (*LOSS_METRICS, "bits_per_byte", "bits_per_char")  # of text without sources
+LABEL_METRICS = ("loss", "accuracy", "macro_f1")
 PAIR_METRICS = ("next_sentence_loss", "next_sentence_accuracy")
 
 
@@ -23,6 +25,7 @@ def check_corpus(cfg: Any) -> None:
     _check_contiguous(cfg)
     _check_objective(cfg)
     _check_dialogue(cfg)
+    _check_labels(cfg)
 
 
 def _check_sides(cfg: Any) -> None:
@@ -52,10 +55,20 @@ def _check_sides(cfg: Any) -> None:
             "model.tie_embeddings=all needs one vocabulary for both sides",
             ("either", "tokenizer.joint=true, or model.tie_embeddings=target_output"),
         )
+    if getattr(cfg.model.decoder, "copy", False) and not tokenizer.joint:
+        refuse(
+            "model.decoder.copy=true needs one vocabulary for both sides",
+            ("choose", "tokenizer.joint=true"),
+        )
     if tokenizer.kind == "given" and not tokenizer.path:
         refuse(
             "tokenizer.kind=given needs tokenizer.path, a vocabulary of yours",
             ("or", "tokenizer.kind=bpe trains one on the corpus"),
+        )
+    if tokenizer.kind == "run" and not (tokenizer.path or cfg.init.runs):
+        refuse(
+            "tokenizer.kind=run needs tokenizer.path, the run directory whose vocabulary is taken",
+            ("or", "init.runs, the runs to begin from: then the first of them"),
         )
     if tokenizer.sampling_alpha and tokenizer.kind not in ("bpe", "unigram", "given"):
         refuse(
@@ -111,13 +124,15 @@ def _check_contiguous(cfg: Any) -> None:
 
 def _check_streams(cfg: Any) -> None:
     """State that goes on from batch to batch: who has one, and what would tear it."""
-    if cfg.model.decoder.kind == "transformer":
+    if cfg.data.objective.name != "causal":
         refuse(
-            "data.batching=streams carries a recurrent state from batch to batch, and "
-            "model.decoder.kind=transformer has none",
+            "data.batching=streams reads a text from left to right: data.objective.name="
+            f"{cfg.data.objective.name} has no state that goes on",
             ("either", "data.batching=blocks"),
-            ("or", "a recurrent decoder, such as model.decoder.kind=lstm"),
+            ("or", "data.objective.name=causal"),
         )
+    if cfg.model.decoder.kind == "transformer":
+        refuse_stateless("model.decoder.kind=transformer")
     if cfg.train.accumulation_steps > 1:
         refuse(
             "data.batching=streams makes an update of every batch",
@@ -179,6 +194,38 @@ def _check_objective(cfg: Any) -> None:
                 ("either", "lower data.block_len or data.objective.rate"),
                 ("or", "raise data.objective.mean_span_length"),
             )
+
+
+def _check_labels(cfg: Any) -> None:
+    """Labels: what they need of the model, and what they would leave unread."""
+    data, head = cfg.data, cfg.model.head.kind
+    wanted = {"text": "tokens", "labels": "classifier", "tags": "tagger"}[data.targets]
+    if head != wanted:
+        fitting = {"tokens": "text", "classifier": "labels", "tagger": "tags"}[head]
+        refuse(
+            f"data.targets={data.targets} and model.head.kind={head} do not fit each other",
+            ("either", f"model.head.kind={wanted}"),
+            ("or", f"data.targets={fitting}"),
+        )
+    if not data.labelled:
+        return
+    now = f"data.targets={data.targets}"
+    if data.batching != "buckets":
+        refuse(f"{now} are put into rows of their own", ("choose", "data.batching=buckets"))
+    if data.source == "dialogue":
+        refuse(f"{now}: data.source=dialogue has replies", ("choose", "data.source=jsonl"))
+    if data.references_field:
+        refuse(f"{now} have no further references: data.references_field")
+    if not cfg.tokenizer.joint:
+        refuse(f"{now} leave one vocabulary, that of texts", ("choose", "tokenizer.joint=true"))
+    if cfg.evaluation.metrics not in ((), type(cfg.evaluation).metrics):
+        refuse(
+            "evaluation.metrics compares answers with references, and labels are counted",
+            ("measured are", ", ".join(LABEL_METRICS)),
+            ("choose", "evaluation.metrics=()"),
+        )
+    if cfg.train.teacher_forcing_rate < 1.0:
+        refuse(f"{now}: train.teacher_forcing_rate is for decoders that write text")
 
 
 def text_metrics(cfg: Any) -> tuple[str, ...]:

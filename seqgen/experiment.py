@@ -5,23 +5,29 @@ import dataclasses
 import functools
 import os
 import pathlib
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from seqgen import config as config_module
-from seqgen import config_schema, data
+from seqgen import config_schema, data, init_rules, warm_start
+from seqgen.building import SCORING_DTYPE, build_definition, make_generator, make_labeller
 from seqgen.config import Config
-from seqgen.errors import ConfigError
+from seqgen.errors import ConfigError, SeqgenError
 from seqgen.evaluation import evaluators
+from seqgen.evaluation.labels import labelled_evaluator
 from seqgen.evaluation.line_statistics import require_tokenizer
 from seqgen.inference import Generator
+from seqgen.labelling import TextLabeller
 from seqgen.models.checks import check_reads_sources
 from seqgen.nn.parameters import Definition
-from seqgen.runs import SCORING_DTYPE, build_definition, make_generator, pick_split
+from seqgen.run_evaluation import pick_split
 from seqgen.texts import one_line
 from seqgen.training import loop, run_directory
+from seqgen.training.checkpoint_reader import CheckpointReader
 from seqgen.training.compilation import enable_compile_cache, measurements_directory
 from seqgen.training.loss import make_eval_step
+from seqgen.training.parameter_groups import frozen_patterns
 from seqgen.training.precision import resolve_compute_dtype
 from seqgen.training.progress import Progress, make_progress
 from seqgen.training.sharding import Layout, rows_multiple
@@ -69,6 +75,7 @@ def train(
                 text = data.prepare(cfg.data, cfg.tokenizer, workdir=run.path, report=progress.line)
             dtype = cfg.train.compute_dtype
             definition = build_definition(cfg, text.tokenizers, compute_dtype=dtype)
+            begin = _begin(cfg, run, definition, text.tokenizers, progress)
             evaluators = _evaluators(cfg, text, stop, report=progress.line)
             run.write_config(config_schema.to_dict(cfg), overrides=overrides)
         for change in run.write_environment():
@@ -91,26 +98,68 @@ def train(
             mesh_cfg=cfg.mesh,
             carry_rows=text.batch_shapes(multiple)[0].rows if cfg.data.streams else 0,
             evaluators=evaluators,
+            begin=begin,
             identity=_identity(cfg) | {"corpus and tokenizers": text.fingerprint},
             identity_defaults=_option_defaults(cfg),
             facts={"config_hash": config_module.digest(cfg)},
+            next_commands=[f"seqgen {verb} --workdir={run.path}" for verb in _next_verbs(cfg)],
             progress=progress,
             stop=stop,
         )
 
 
+def _next_verbs(cfg: Config) -> list[str]:
+    """What there is to do with a trained run."""
+    if cfg.data.labelled:
+        return ["evaluate"]
+    if cfg.model.decoder.kind == "none":
+        return ["evaluate", "fill"]
+    return ["evaluate", "chat" if cfg.data.source == "dialogue" else "generate"]
+
+
+def _begin(
+    cfg: Config,
+    run: run_directory.RunDirectory,
+    definition: Definition,
+    tokenizers: data.Tokenizers,
+    progress: Progress,
+) -> Callable[[Params], Params] | None:
+    """What gives a new run its first parameters; None where they are random, or saved already.
+
+    Raises:
+      ConfigError: see `warm_start.Start`; then a new run's tokenizer is gone again, so that another
+        config may be tried.
+    """
+    if not cfg.init.runs or CheckpointReader(run.path).steps():
+        return None
+    try:
+        with progress.phase("read the runs to begin from"):
+            start = warm_start.Start(cfg, definition, tokenizers, report=progress.line)
+    except SeqgenError:
+        if not (run.path / "config.json").exists():
+            shutil.rmtree(run.path / "tokenizer", ignore_errors=True)
+        raise
+
+    def begin(fresh: Params) -> Params:
+        run.event("initialised", **start.facts)
+        return start(fresh)
+
+    return begin
+
+
 def _resolve(cfg: Config, run: run_directory.RunDirectory, progress: Progress) -> Config:
-    """`cfg` with its path made whole, and its 'auto' choices made as at the run's first start.
+    """`cfg` with its paths made whole, and its 'auto' choices made as at the run's first start.
 
     Raises:
       ConfigError: the run was started with another model, tokenizer or order of data.
     """
     folder = os.path.abspath(cfg.data.dir) if cfg.data.dir else ""
     cfg = dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, dir=folder))
+    cfg = init_rules.with_whole_paths(cfg)
     if (run.path / "config.json").exists():
         stored = config_module.read_json(run.path / "config.json")
         changed = _differences(_identity(stored), _identity(cfg))
-        if changed and any((run.path / "checkpoints").glob("[0-9]*")):
+        if changed and CheckpointReader(run.path).steps():
             raise ConfigError(
                 f"{run.path} holds a run of another experiment",
                 details=[*changed, "take another --workdir, or start over with --fresh"],
@@ -132,15 +181,23 @@ def _with_dtype(cfg: Config, compute_dtype: str) -> Config:
 def _identity(cfg: Config) -> dict[str, Any]:
     """What a run is bound to: the model, the tokenizer, and what decides the order of batches."""
     options = config_schema.to_dict(cfg.data)
+    tokenizer = config_schema.to_dict(cfg.tokenizer)
+    init = config_schema.to_dict(cfg.init)
+    # Runs that something was taken from may have moved since, or be gone.
+    init["runs"] = len(cfg.init.runs)
+    if cfg.tokenizer.kind == "run":
+        tokenizer |= {"path": "", "target_path": ""}
     # What the state holds beside the parameters: named where it is there, so that adding and
     # dropping it are both refused.
     extras = {"ema": cfg.train.ema_decay > 0, "momentum": cfg.optimizer.momentum > 0}
     return {
         "model": config_schema.to_dict(cfg.model),
-        "tokenizer": config_schema.to_dict(cfg.tokenizer),
+        "tokenizer": tokenizer,
+        "init": init,
+        "lora": config_schema.to_dict(cfg.lora),
         "data": {name: options[name] for name in options if name not in UNBOUND_DATA_OPTIONS},
         "train": {"seed": cfg.train.seed, "accumulation_steps": cfg.train.accumulation_steps},
-        "optimizer": {"name": cfg.optimizer.name},
+        "optimizer": {"name": cfg.optimizer.name, "freeze": frozen_patterns(cfg.optimizer)},
         "state": {name: True for name, there in extras.items() if there},
     }
 
@@ -193,9 +250,16 @@ def _evaluators(
             stop.check()
             yield batch
 
-    @functools.cache  # made at the first evaluation: the first step does not wait for it
+    # Made at the first evaluation: the first step does not wait for them.
+    @functools.cache
+    def trained() -> Definition:
+        return build_definition(cfg, text.tokenizers, compute_dtype=SCORING_DTYPE)
+
+    @functools.cache
     def combined() -> evaluators.Evaluator:
-        definition = build_definition(cfg, text.tokenizers, compute_dtype=SCORING_DTYPE)
+        definition = trained().base
+        if cfg.data.labelled:
+            return _label_evaluator(cfg, text, definition, text.examples(split, limit), stop)
         eval_step = make_eval_step(
             definition,
             train_cfg=cfg.train,
@@ -207,17 +271,13 @@ def _evaluators(
             causal = cfg.data.objective.name == "causal"
             size = text.text_size(split, max_examples=limit) if causal else None
             return evaluators.teacher_forced_evaluator(eval_step, batches, size=size)
-        generators: list[Generator] = []  # made with the first parameters, then given new ones
+        plain = dataclasses.replace(cfg, decode=cfg.decode.plain(cfg.evaluation.num_beams))
+        generator = make_generator(plain, definition, {}, text.tokenizers)
 
         def translate(params: Params, sources: Sequence[str]) -> list[str]:
-            if not generators:
-                generators.append(make_generator(cfg, definition, params, text.tokenizers))
-            generators[0].params = params
-            options = {"num_beams": cfg.evaluation.num_beams, "num_return_sequences": 1}
-            answers = generators[0].stream(
-                sources, progress=lambda count: stop.check(), do_sample=False, **options
-            )
-            return [one_line(hypotheses[0].text) for hypotheses in answers]
+            with _lent(generator, params):
+                answers = generator.stream(sources, progress=lambda count: stop.check())
+                return [one_line(hypotheses[0].text) for hypotheses in answers]
 
         examples = text.examples(split, max_examples=limit)
         return evaluators.combine(
@@ -228,10 +288,38 @@ def _evaluators(
         )
 
     def evaluate_run(params: Params, step: int) -> tuple[dict[str, float], list[dict[str, str]]]:
-        values, samples = combined()(params, step)
+        values, samples = combined()(trained().merge(params), step)
         return values, [dataclasses.asdict(sample) for sample in samples]
 
     return [evaluate_run]
+
+
+def _label_evaluator(
+    cfg: Config,
+    text: data.TextData,
+    definition: Definition,
+    examples: list[data.Pair],
+    stop: StopSignals,
+) -> evaluators.Evaluator:
+    labeller = make_labeller(cfg, definition, {}, text.tokenizers)
+
+    def tell(params: Params, texts: Sequence[str]) -> Sequence[Any]:
+        with _lent(labeller, params):
+            return labeller.log_probs(texts, progress=lambda count: stop.check())
+
+    labels = text.tokenizers.labels
+    targets = labels.of_examples(examples)
+    return labelled_evaluator(tell, examples, targets, labels.labels, cfg.evaluation)
+
+
+@contextlib.contextmanager
+def _lent(model: Generator | TextLabeller, params: Params) -> Iterator[None]:
+    """`model` with these parameters, let go at the end: merged ones are a copy, and large."""
+    model.params = params
+    try:
+        yield
+    finally:
+        model.params = {}
 
 
 def _model_line(definition: Definition, text: data.TextData) -> str:

@@ -7,9 +7,7 @@ compiled once) and decoded; answers come back in the order of the lines.
 """
 
 import contextlib
-import functools
 import itertools
-import logging
 import math
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -19,28 +17,28 @@ from typing import Any
 import jax
 import numpy as np
 
+from seqgen.chat import Conversing
 from seqgen.decoding.batching import pad_rows, plan_batches
-from seqgen.decoding.config import TOKEN_OPTIONS, DecodeConfig, SearchShape, SearchValues
-from seqgen.decoding.generate import search
+from seqgen.decoding.config import DecodeConfig
 from seqgen.decoding.hypotheses import Hypotheses
-from seqgen.decoding.prompts import Prompt, pack_prompts, split_prompts
-from seqgen.decoding.rescoring import target_log_probs
-from seqgen.decoding.sampling import make_row_keys
-from seqgen.decoding.shortlist import Candidates, Shortlist
+from seqgen.decoding.prompts import pack_prompts
+from seqgen.decoding.shortlist import Shortlist
 from seqgen.errors import ConfigError
+from seqgen.programs import Programs
+from seqgen.refusals import refused
+from seqgen.scoring import Scoring
+from seqgen.search_options import SearchOptions
+from seqgen.streaming import TextStream
 from seqgen.texts import Hypothesis, Texts
-from seqgen.types import Array, Params, Sequences, Tokenizer
+from seqgen.types import Params, Tokenizer
 
-_log = logging.getLogger("seqgen.inference")
 _WINDOW_BATCHES = 32  # lines sorted together, in batches of `batch_size`
 # Batches at work at a time: most operations of a step are too small for several cores, and the host
 # reads one batch's answers while the device computes another.
 _WORKERS = 2
-_SOURCE_OPTIONS = ("max_length", "max_length_ratio", "max_length_offset")
-_PROMPT_OPTIONS = ("max_new_tokens", "stop")
 
 
-class Generator:
+class Generator(Conversing, Scoring):
     """A trained model with its tokenizers, ready to answer text.
 
     Attributes:
@@ -61,6 +59,7 @@ class Generator:
         max_target_len: int | None = None,
         reads_prompts: bool = False,
         shortlist: Shortlist | None = None,
+        draft: tuple[Any, Params] | None = None,
     ):
         """Binds the parts; nothing is compiled yet.
 
@@ -77,6 +76,8 @@ class Generator:
             target tokenizer.
           shortlist: what answers are made of; None = all tokens. Scores of given targets
             (`score`) are those of the whole vocabulary either way.
+          draft: definition and parameters of a smaller model of the same vocabulary, which proposes
+            tokens to this one (`decoding.speculative`).
 
         Raises:
           ConfigError: a shortlist for prompts, which are no sources to be translated.
@@ -97,19 +98,25 @@ class Generator:
             reads_prompts=reads_prompts,
         )
         self._shortlist = shortlist
-        self._known_values: tuple[Any, Any] = None, None
-        self._stop_tables: dict[tuple[str, ...], Array] = {}
+        self._draft_params = None if draft is None else jax.device_put(draft[1])
+        self._options = SearchOptions(
+            self._texts, has_shortlist=shortlist is not None, has_draft=draft is not None
+        )
         self._compiled: set[Hashable] = set()
         self._compiling = threading.Lock()
-        self._search = jax.jit(
-            functools.partial(_search, definition), static_argnames=("shape", "max_len")
-        )
-        self._target_log_probs = jax.jit(functools.partial(_target_log_probs, definition))
+        self._programs = Programs(definition, None if draft is None else draft[0])
+
+    fill = fill_stream = refused("generator", "fill hidden tokens")
 
     @property
     def reads_prompts(self) -> bool:
         """Whether texts are prompts."""
         return self._texts.reads_prompts
+
+    @property
+    def limits(self) -> tuple[int | None, int | None]:
+        """`max_source_len` and `max_target_len`."""
+        return self._texts.max_source_len, self._texts.max_target_len
 
     @property
     def source_tokenizer(self) -> Tokenizer:
@@ -156,106 +163,33 @@ class Generator:
           ConfigError: for an unknown option, a bad value, or an option of other models, at the
             call.
         """
-        config = self.decode_config.replace(**overrides)
-        self._check_options(overrides)
-        named = [name for name in TOKEN_OPTIONS if getattr(config, name)]
-        if named and self._shortlist is not None:
-            raise ConfigError(
-                f"{', '.join(named)}: tokens of the whole vocabulary, and a shortlist cuts it",
-                details=["leave out      the option, or the shortlist"],
-            )
-        self._values(config)  # what cannot be written in the vocabulary is refused at the call
+        config = self.options(**overrides)
         return self._stream(iter(lines), progress or (lambda count: None), config)
 
-    def score(
-        self,
-        sources: Sequence[str],
-        targets: Sequence[str | Sequence[int]] | None = None,
-        *,
-        include_eos: bool = True,
-    ) -> list[float]:
-        """Natural log-probability of each target given its source or its prompt.
+    def options(self, **overrides: Any) -> DecodeConfig:
+        """The options of a call with these overrides.
 
-        Equal to `Hypothesis.log_prob` for the ids of an answer that ended with EOS. Of others, with
-        `include_eos=False`: for the ids and the stop token, where there was one.
+        Raises:
+          ConfigError: for an unknown option, a bad value, or an option of other models.
+        """
+        config = self.decode_config.replace(**overrides)
+        self._options.check(config, overrides)
+        return config
+
+    def stream_text(self, text: str, **overrides: Any) -> TextStream:
+        """One answer piece by piece, as it is made: that of `generate([text])`, bit for bit.
+
+        Of several answers it is the first. With beams the text comes as one piece, at the end.
 
         Args:
-          sources: text; where there are no targets, what is scored itself: a language model's
-            probability of each text behind BOS.
-          targets: text, or ids.
-          include_eos: the text ends there; without it, it may go on.
+          text: one sentence or one prompt.
+          **overrides: fields of `DecodeConfig`.
 
         Raises:
-          ValueError: the lists differ in length, or no targets are given to a model of pairs.
+          ConfigError: for an unknown option, a bad value, or an option of other models.
         """
-        rows = self.token_scores(sources, targets, include_eos=include_eos)
-        return [float(log_probs.sum()) for log_probs in rows]
-
-    def token_scores(
-        self,
-        sources: Sequence[str],
-        targets: Sequence[str | Sequence[int]] | None = None,
-        *,
-        include_eos: bool = True,
-    ) -> list[np.ndarray]:
-        """Log-probability of each token that `score` adds up, EOS last: one float32 array a pair.
-
-        Raises:
-          ValueError: as `score` does.
-        """
-        if targets is None:
-            if not self.reads_prompts:
-                raise ValueError("a model of pairs scores targets given their sources: give both")
-            sources, targets = [""] * len(sources), sources
-        if len(sources) != len(targets):
-            raise ValueError(f"{len(sources)} sources and {len(targets)} targets")
-        config = self.decode_config
-        given = [self._texts.encode(text, line, config) for line, text in enumerate(sources)]
-        labels = [
-            self._texts.encode_target(target, line, behind=given[line], include_eos=include_eos)
-            for line, target in enumerate(targets)
-        ]
-        results: list[np.ndarray] = [np.zeros(0, np.float32)] * len(labels)
-        longest = [max(len(one), len(other)) for one, other in zip(given, labels)]
-        limit = self._texts.max_target_len
-        for members in plan_batches(longest, config):
-            texts, first_ids = [given[i] for i in members], None
-            if self.reads_prompts:
-                source, first_ids = split_prompts(texts, config, max_positions=limit)
-            else:
-                source = self._pad_sources(texts, config)
-            target = pad_rows(
-                [labels[i] for i in members], config, limit=self._texts.max_target_len
-            )
-            lengths = np.asarray(target.segments).sum(axis=1).astype(np.int32)
-            log_probs = np.asarray(
-                self._target_log_probs(self.params, source, target.ids, lengths, first_ids)
-            )
-            for row, i in enumerate(members):
-                results[i] = log_probs[row, : lengths[row]]
-        return results
-
-    def _check_options(self, overrides: dict[str, Any]) -> None:
-        """Refuse options that this model would not read.
-
-        Raises:
-          ConfigError: they are named.
-        """
-        idle = _SOURCE_OPTIONS if self.reads_prompts else _PROMPT_OPTIONS
-        wrong = [name for name in idle if name in overrides]
-        if wrong and self.reads_prompts:
-            raise ConfigError(
-                f"{', '.join(wrong)}: read only by models of pairs",
-                details=["this is       a language model: max_new_tokens"],
-            )
-        if wrong:
-            raise ConfigError(
-                f"{', '.join(wrong)}: read only by language models",
-                details=["this is       a model of pairs: max_length, or max_length_ratio"],
-            )
-        wanted, limit = overrides.get("max_new_tokens", 0), self._texts.max_target_len
-        if limit is not None and wanted > limit:
-            _log.warning("max_new_tokens=%d: this model has %d positions", wanted, limit)
+        config = self.options(**overrides)
+        return TextStream(self._slices(text, config), stop=config.stop)
 
     def _stream(
         self, lines: Iterator[str], progress: Callable[[int], None], config: DecodeConfig
@@ -294,50 +228,58 @@ class Generator:
                 progress(finished)
         return answers
 
+    def _slices(self, text: str, config: DecodeConfig) -> Iterator[tuple[Hypothesis | None, bool]]:
+        """One answer so far, and whether it is whole, after each step of its search."""
+        if not self.reads_prompts and not text.strip():
+            yield _empty_answers(config)[0], True
+            return
+        given = self._texts.encode(text, 0, config)
+        arguments, options, key = self._task([given], [0], config)
+        state, done = None, False
+        while not done:
+            with self._first_use(("slice", state is None, key)):
+                found, state, done = self._programs.search_slice(
+                    self.params, state, *arguments, **options
+                )
+            found, done = jax.device_get((found, done))
+            known = done or config.num_beams == 1  # a beam's best may yet be another
+            yield (
+                self._texts.read(found, 0, given, config, line=0)[0] if known else None,
+                bool(done),
+            )
+
     def _run(self, texts: list[list[int]], numbers: list[int], config: DecodeConfig) -> Hypotheses:
+        arguments, options, key = self._task(texts, numbers, config)
+        with self._first_use(key):
+            found = self._programs.search(self.params, *arguments, **options)
+        return jax.device_get(found)
+
+    def _task(
+        self, texts: list[list[int]], numbers: list[int], config: DecodeConfig
+    ) -> tuple[tuple[Any, ...], dict[str, Any], Hashable]:
+        """A batch as the arguments and static options of `_search`, and what is compiled for it."""
         prompt = None
         if self.reads_prompts:
-            limit, stops = self._texts.max_target_len, self._stop_table(config.stop)
+            limit, stops = self._texts.max_target_len, self._options.stop_table(config.stop)
             source, prompt = pack_prompts(texts, config, stops=stops, max_positions=limit)
             max_len = config.max_new_tokens
         else:
-            source = self._pad_sources(texts, config)
+            source = pad_rows(texts, config, limit=self._texts.max_source_len)
             max_len = config.max_len(source.ids.shape[1])
         max_len = -(-max_len // 8) * 8
         if self._texts.max_target_len is not None:
             max_len = min(max_len, self._texts.max_target_len)
         rows = source.ids.shape[0]
         padded = np.asarray(numbers + numbers[-1:] * (rows - len(numbers)), np.uint32)
-        values = self._values(config)
+        values = self._options.values(config)
+        self._options.check_room(config, source, prompt, max_len=max_len, lines=numbers)
         rules = jax.tree.structure(values)  # which are on
         candidates = None if self._shortlist is None else self._shortlist.candidates(source)
         shapes = jax.tree.map(np.shape, (source, prompt, candidates))
-        with self._first_use((str(shapes), config.shape(), rules, max_len)):
-            found = self._search(
-                self.params,
-                source,
-                padded,
-                config.seed,
-                values,
-                prompt,
-                candidates,
-                shape=config.shape(),
-                max_len=max_len,
-            )
-        return jax.device_get(found)
-
-    def _values(self, config: DecodeConfig) -> SearchValues:
-        """The numbers of `config`, made once for all batches of a call."""
-        known, values = self._known_values
-        if known != config:
-            values = config.values(self.target_tokenizer.encode)
-            self._known_values = config, values
-        return values
-
-    def _stop_table(self, stop: tuple[str, ...]) -> Array:
-        if stop not in self._stop_tables:
-            self._stop_tables = {stop: jax.device_put(self._texts.stop_table(stop))}
-        return self._stop_tables[stop]
+        shape = config.shape(drafted=self._draft_params is not None)
+        arguments = (source, padded, config.seed, values, prompt, candidates, self._draft_params)
+        options = {"shape": shape, "max_len": max_len}
+        return arguments, options, (str(shapes), shape, rules, max_len)
 
     @contextlib.contextmanager
     def _first_use(self, key: Hashable) -> Iterator[None]:
@@ -349,47 +291,7 @@ class Generator:
             yield
             self._compiled.add(key)
 
-    def _pad_sources(self, lines: list[list[int]], config: DecodeConfig) -> Sequences:
-        return pad_rows(lines, config, limit=self._texts.max_source_len)
-
 
 def _empty_answers(config: DecodeConfig) -> list[Hypothesis]:
     empty = Hypothesis(text="", score=math.nan, ids=(), log_prob=math.nan)
     return [empty] * config.num_return_sequences
-
-
-def _search(
-    definition: Any,
-    params: Params,
-    source: Sequences,
-    lines: Array,
-    seed: Array,
-    values: SearchValues,
-    prompt: Prompt | None,
-    candidates: Candidates | None,
-    *,
-    shape: SearchShape,
-    max_len: int,
-) -> Hypotheses:
-    return search(
-        definition.bind(params),
-        source,
-        make_row_keys(seed, lines),
-        shape=shape,
-        values=values,
-        max_len=max_len,
-        prompt=prompt,
-        candidates=candidates,
-    )
-
-
-def _target_log_probs(
-    definition: Any,
-    params: Params,
-    source: Sequences,
-    labels: Array,
-    lengths: Array,
-    first_ids: Array | None,
-) -> Array:
-    model = definition.bind(params)
-    return target_log_probs(model, source, labels, lengths, first_ids=first_ids)

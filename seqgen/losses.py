@@ -41,6 +41,25 @@ class VocabularyLoss:
     weight: Array
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """A second way to each label beside the softmax p over the vocabulary, such as copying.
+
+    A label's probability is `exp(log_share) * p(label) + exp(log_other)` (See et al. 2017, "Get to
+    the point: summarization with pointer-generator networks", equation 9). Both carry gradients.
+
+    Attributes:
+      log_share: float32 [B, T], the share of the softmax.
+      log_other: float32 [B, T], of the label by the second way, the share of that included.
+      log_rival: float32 [B, T], of the likeliest token by the second way, its share included.
+    """
+
+    log_share: Array
+    log_other: Array
+    log_rival: Array
+
+
 @dataclasses.dataclass(frozen=True)
 class _Options:
     label_smoothing: float
@@ -57,6 +76,7 @@ def vocabulary_loss(
     labels: Array,
     weights: Array,
     *,
+    mixture: Mixture | None = None,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     compute_dtype: str = "float32",
@@ -74,7 +94,12 @@ def vocabulary_loss(
       bias: float32 [V] or None.
       labels: int32 [B, T].
       weights: float32 [B, T], 0 where a position does not count.
-      label_smoothing: epsilon in [0, 1): the label's target is `1 - epsilon + epsilon / V`.
+      mixture: a second way to the labels, or None. It is needed at the labels alone, so the logits
+        are met once as without it. `correct` then counts labels that are likelier than the
+        likeliest token of each way is by that way: an upper bound, exact unless another token
+        leads by the sum of both.
+      label_smoothing: epsilon in [0, 1): the label's target is `1 - epsilon + epsilon / V`; of a
+        mixture, epsilon / V of every class by the softmax and the rest of the label by both ways.
       z_loss: coefficient of the squared log-normaliser that every token adds to `loss`; it draws
         the logits to a scale at which the normaliser is 1 (PaLM: 1e-4).
       compute_dtype: precision of the products ('float32' or 'bfloat16' operands).
@@ -85,7 +110,7 @@ def vocabulary_loss(
     cut = VocabularyCut.of(batch, length, kernel.shape[0])
     chunk_tokens = max(1, chunk_tokens // cut.num_row_parts)
     options = _Options(float(label_smoothing), float(z_loss), compute_dtype, chunk_tokens, cut)
-    return _loss(hidden, kernel, bias, labels, weights, options)
+    return _loss(hidden, kernel, bias, labels, weights, mixture, options)
 
 
 def _chunks(x: Array, num_chunks: int, width: int) -> Array:
@@ -108,6 +133,7 @@ def _run(
     bias: Array | None,
     labels: Array,
     weights: Array,
+    mixture: Mixture | None,
     options: _Options,
     *,
     with_gradients: bool,
@@ -128,7 +154,7 @@ def _run(
 
     def one_chunk(carry: Any, chunk: Any) -> Any:
         sums, d_table, d_bias = carry
-        rows, labels, weights = chunk
+        rows, labels, weights, mixture = chunk
         labels = cut.own_labels(labels, kernel.shape[0])
         rows = rows.astype(options.compute_dtype)
         logits = product(rows, table, ((1,), (1,)))
@@ -143,40 +169,59 @@ def _run(
         smoothed = log_normalizer - (1 - epsilon) * label_logits - epsilon * mean_logits
         if options.z_loss:
             smoothed = smoothed + options.z_loss * jnp.square(log_normalizer)
-        correct = (label_logits >= largest).astype(jnp.float32)
+        correct = label_logits >= largest
+        pull: Any = 1 - epsilon  # of the label in the loss, as far as it is the softmax's
+        if mixture is not None:
+            generated = mixture.log_share - nll
+            both_ways = -jnp.logaddexp(generated, mixture.log_other)
+            share = jnp.exp(generated + both_ways)
+            other = jnp.exp(mixture.log_other + both_ways)
+            smoothed, nll = smoothed + (1 - epsilon) * (both_ways - nll), both_ways
+            leading = jnp.maximum(mixture.log_share + largest - log_normalizer, mixture.log_rival)
+            correct = both_ways <= 1e-5 - leading
+            pull = ((1 - epsilon) * share)[:, None]
+        correct = correct.astype(jnp.float32)
         sums = sums + jnp.stack([(smoothed * weights).sum(), (nll * weights).sum(),
                                  (correct * weights).sum()])  # fmt: skip
         if not with_gradients:
             return (sums, d_table, d_bias), None
         is_label = lax.broadcasted_iota(jnp.int32, logits.shape, 1) == labels[:, None]
         probabilities = jnp.exp(logits - log_normalizer[:, None])
+        push: Any = 1 if mixture is None else pull + epsilon
         if options.z_loss:
-            probabilities *= 1 + 2 * options.z_loss * log_normalizer[:, None]
-        d_logits = probabilities - jnp.where(is_label, 1 - epsilon + floor, floor)
+            push += 2 * options.z_loss * log_normalizer[:, None]
+        if mixture is not None or options.z_loss:
+            probabilities *= push
+        d_logits = probabilities - jnp.where(is_label, pull + floor, floor)
         d_logits = (d_logits * weights[:, None]).astype(options.compute_dtype)
         # Formed as [D, V]: only the small operand is transposed in memory, which halves the time.
         d_table += product(row_major(rows.T), d_logits, ((1,), (0,)))
         if bias is not None:
             d_bias += d_logits.sum(0, dtype=jnp.float32)
-        return (sums, d_table, d_bias), product(d_logits, table, ((1,), (0,)))
+        d_rows, d_mixture = product(d_logits, table, ((1,), (0,))), None
+        if mixture is not None:
+            d_share = -pull[:, 0] * weights
+            d_other = -(1 - epsilon) * weights * other
+            d_mixture = Mixture(d_share, d_other, jnp.zeros_like(weights))
+        return (sums, d_table, d_bias), (d_rows, d_mixture)
 
-    chunks = tuple(_chunks(x, num_chunks, width) for x in (hidden, labels, weights))
+    given = (hidden, labels, weights, mixture)
+    chunks = jax.tree.map(lambda x: _chunks(x, num_chunks, width), given)
     zeros = jnp.zeros((3,), jnp.float32)
     d_table = jnp.zeros(kernel.shape[::-1], jnp.float32) if with_gradients else None
     d_bias = jnp.zeros_like(bias) if with_gradients and bias is not None else None
-    (sums, d_table, d_bias), d_rows = lax.scan(one_chunk, (zeros, d_table, d_bias), chunks)
+    (sums, d_table, d_bias), by_token = lax.scan(one_chunk, (zeros, d_table, d_bias), chunks)
     result = cut.sum_rows(VocabularyLoss(sums[0], sums[1], sums[2], weights.sum()))
     if not with_gradients:
         return result, None
     assert d_table is not None
-    d_hidden = cut.over_classes(lax.psum, _unchunk(d_rows, batch, length))
+    d_rows, d_mixture = jax.tree.map(lambda x: _unchunk(x, batch, length), by_token)
+    d_hidden = cut.over_classes(lax.psum, d_rows)
     d_table, d_bias = cut.sum_rows((d_table, d_bias))
-    return result, (d_hidden, d_table.T, d_bias)
+    return result, (d_hidden, d_table.T, d_bias, d_mixture)
 
 
-def _place(
-    *arrays: Array | None, options: _Options, with_gradients: bool
-) -> tuple[VocabularyLoss, Any]:
+def _place(*arrays: Any, options: _Options, with_gradients: bool) -> tuple[VocabularyLoss, Any]:
     """`_run` on its arrays, once on every device where the work is cut."""
     run = partial(_run, options=options, with_gradients=with_gradients)
     cut = options.cut
@@ -185,23 +230,24 @@ def _place(
         run = jax.shard_map(
             run,
             mesh=cut.mesh,
-            in_specs=(rows, table, classes, cut.rows, cut.rows),
-            out_specs=(P(), (rows, table, classes) if with_gradients else None),
+            in_specs=(rows, table, classes, cut.rows, cut.rows, cut.rows),
+            out_specs=(P(), (rows, table, classes, cut.rows) if with_gradients else None),
             check_vma=False,
         )
     return run(*arrays)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(5,))
+@partial(jax.custom_vjp, nondiff_argnums=(6,))
 def _loss(
     hidden: Array,
     kernel: Array,
     bias: Array | None,
     labels: Array,
     weights: Array,
+    mixture: Mixture | None,
     options: _Options,
 ) -> VocabularyLoss:
-    arrays = (hidden, kernel, bias, labels, weights)
+    arrays = (hidden, kernel, bias, labels, weights, mixture)
     return _place(*arrays, options=options, with_gradients=False)[0]
 
 
@@ -211,8 +257,9 @@ def _loss_forward(*arguments: Any) -> Any:
 
 
 def _loss_backward(options: _Options, gradients: Any, cotangent: VocabularyLoss) -> Any:
-    d_hidden, d_kernel, d_bias = jax.tree.map(lambda g: g * cotangent.loss, gradients)
-    return d_hidden, d_kernel, d_bias, None, None
+    scaled = jax.tree.map(lambda g: g * cotangent.loss, gradients)
+    d_hidden, d_kernel, d_bias, d_mixture = scaled
+    return d_hidden, d_kernel, d_bias, None, None, d_mixture
 
 
 _loss.defvjp(_loss_forward, _loss_backward)

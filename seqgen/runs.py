@@ -1,36 +1,35 @@
-"""A run directory opened for reading: its config, tokenizers, model, checkpoints, scores."""
+"""A run directory opened for reading: its config, tokenizers, model, checkpoints."""
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import jax
 
 from seqgen import config as config_module
 from seqgen import data
+from seqgen.building import (
+    SCORING_DTYPE,
+    build_definition,
+    make_generator,
+    make_labeller,
+    position_limit,
+    reads_prompts,
+)
 from seqgen.config import Config
 from seqgen.decoding.shortlist import Shortlist
-from seqgen.errors import ConfigError, DataError
-from seqgen.evaluation import evaluators
-from seqgen.evaluation.line_statistics import require_tokenizer
+from seqgen.errors import ConfigError, refuse
+from seqgen.filling import Filler
 from seqgen.inference import Generator
-from seqgen.models import build_model
-from seqgen.models.config import NoEncoderConfig
+from seqgen.labelling import TextLabeller
+from seqgen.models.config import NoDecoderConfig
 from seqgen.nn.parameters import Definition
 from seqgen.nn.quantization import inference_params
+from seqgen.refusals import refuse_call
 from seqgen.shortlists import open_shortlist
-from seqgen.texts import one_line
-from seqgen.training.checkpoint_reader import CheckpointReader
-from seqgen.training.compilation import enable_compile_cache
-from seqgen.training.loss import make_eval_step
-from seqgen.training.sharding import Layout
+from seqgen.training.checkpoint_reader import CheckpointReader, FoundParams
 from seqgen.types import Params
 
-VAL_ALIASES = ("dev", "validation")
-# Evaluation and decoding compute in float32 unless told otherwise, however a run was trained: only
-# then is an answer independent of its batch, and the search's scores equal to rescored ones.
-SCORING_DTYPE = "float32"
 QUANTIZATIONS = ("none", "int8")
 
 
@@ -42,14 +41,15 @@ class Run:
       path: the run directory.
       config: as it was resolved when training started.
       tokenizers: source and target.
-      definition: the model.
+      trained: the model as it is trained, whose parameters checkpoints hold: `definition`, or that
+        with low-rank matrices beside it.
       compute_dtype: operands of the model's matrix products.
     """
 
     path: pathlib.Path
     config: Config
     tokenizers: data.Tokenizers
-    definition: Definition
+    trained: Definition
     compute_dtype: str
 
     @classmethod
@@ -74,35 +74,110 @@ class Run:
             )
         cfg = config_module.read_json(path / "config.json")
         tokenizers = data.load_tokenizers(path / "tokenizer")
-        definition = build_definition(cfg, tokenizers, compute_dtype=compute_dtype)
-        return cls(path, cfg, tokenizers, definition, compute_dtype)
+        trained = build_definition(cfg, tokenizers, compute_dtype=compute_dtype)
+        return cls(path, cfg, tokenizers, trained, compute_dtype)
+
+    @property
+    def definition(self) -> Definition:
+        """The model, with nothing beside its own parameters."""
+        return self.trained.base
 
     def params(self, which: str | int = "best") -> Params:
         """Parameters of a checkpoint: 'best', 'last', 'avg:N' or a step."""
-        return CheckpointReader(self.path).restore_params(self.definition.abstract, which)
+        return self.find_params(which).params
+
+    def find_params(
+        self,
+        which: str | int = "best",
+        *,
+        ema: bool = True,
+        report: Callable[[str], None] = lambda line: None,
+    ) -> FoundParams:
+        """See `CheckpointReader.find_params`; low-rank matrices are merged into the others."""
+        reader = CheckpointReader(self.path, report=report)
+        found = reader.find_params(self.trained.abstract, which, ema=ema)
+        merged = jax.device_get(self.trained.merge(found.params))
+        return dataclasses.replace(found, params=merged)
 
     def generator(
         self, params: Params, *, quantize: str = "none", shortlist: Shortlist | None = None
     ) -> Generator:
-        """Text in, text out, with `params`; see `load` for `quantize`.
+        """Text in, text out, with `params`; see `loading.load` for `quantize`.
+
+        Raises:
+          ConfigError: an unknown `quantize`, or a run that writes no text.
+        """
+        self.check_writes()
+        return make_generator(
+            self.config,
+            self.definition,
+            self._inference_params(params, quantize),
+            self.tokenizers,
+            shortlist=shortlist,
+        )
+
+    @property
+    def fills(self) -> bool:
+        """Whether it is a masked language model, which a `filler` asks."""
+        alone = isinstance(self.config.model.decoder, NoDecoderConfig)
+        return alone and not self.config.data.labelled
+
+    def check_writes(self) -> None:
+        """Refuse a run that writes no text.
+
+        Raises:
+          ConfigError: it says what to ask of the run instead.
+        """
+        if self.config.data.labelled:
+            refuse_call("labeller", "write or fill text", run=str(self.path))
+        if self.fills:
+            refuse_call("filler", "write text", run=str(self.path))
+
+    def filler(self, params: Params, *, quantize: str = "none") -> Filler:
+        """A masked language model with `params`; see `loading.load` for `quantize`.
 
         Raises:
           ConfigError: an unknown `quantize`.
         """
-        if quantize not in QUANTIZATIONS:
-            raise ConfigError(
-                f"quantize {quantize!r} is not known",
-                details=[f"it takes       {' or '.join(QUANTIZATIONS)}"],
-            )
-        params = inference_params(
+        return Filler(
+            self.definition,
+            self._inference_params(params, quantize),
+            self.tokenizers.target,
+            self.config.decode,
+            max_len=position_limit(self.config.model.encoder),
+        )
+
+    def _inference_params(self, params: Params, quantize: str) -> Params:
+        check_quantize(quantize)
+        return inference_params(
             params,
             self.definition.summed_axes,
             compute_dtype=self.compute_dtype,
             int8=quantize == "int8",
         )
-        return make_generator(
-            self.config, self.definition, params, self.tokenizers, shortlist=shortlist
-        )
+
+    def labeller(self, params: Params) -> TextLabeller:
+        """Text in, labels out, with `params`.
+
+        Raises:
+          ConfigError: a run that tells no labels.
+        """
+        self.check_labels()
+        params = self._inference_params(params, "none")
+        return make_labeller(self.config, self.definition, params, self.tokenizers)
+
+    def check_labels(self) -> None:
+        """Refuse a run that tells no labels.
+
+        Raises:
+          ConfigError: it says what it is.
+        """
+        if not self.config.data.labelled:
+            refuse(
+                f"{self.path} tells no labels: data.targets={self.config.data.targets}",
+                ("in Python", "seqgen.load(run)"),
+                ("a labeller", "train configs/classification/*.py"),
+            )
 
     def prepare(self, data_dir: str | None = None) -> data.TextData:
         """The corpus that the run was trained on; `data_dir`: where it is now, if it was moved.
@@ -120,7 +195,7 @@ class Run:
         Raises:
           ConfigError: also if the run knows no sources.
         """
-        if size and reads_prompts(self.config):
+        if size and (self.config.data.contiguous or reads_prompts(self.config)):
             raise ConfigError(
                 f"shortlist={size}: this run was trained on text without sources",
                 details=["a shortlist holds translations of what a source says"],
@@ -130,180 +205,14 @@ class Run:
         )
 
 
-def load(
-    workdir: str | pathlib.Path,
-    *,
-    checkpoint: str | int = "best",
-    compute_dtype: str = SCORING_DTYPE,
-    quantize: str = "none",
-    shortlist: int = 0,
-) -> Generator:
-    """A trained model ready to answer text.
-
-    Args:
-      workdir: the run directory.
-      checkpoint: 'best', 'last', 'avg:N' (mean of the newest N) or a step.
-      compute_dtype: 'float32', or 'bfloat16': operands of the matrix products are rounded, which is
-        faster on most machines, and a line's answer may then depend on its batch.
-      quantize: 'none', or 'int8': matrices are held in 8 bits with a scale for each channel, and
-        what they are multiplied with is rounded to 8 bits row by row. Attention and recurrent
-        products stay in `compute_dtype`.
-      shortlist: answers are made of so many likeliest translations of each token of their source
-        and the most frequent tokens (see `Run.shortlist`); 0 = of the whole vocabulary.
+def check_quantize(quantize: str) -> None:
+    """Refuse an unknown way to hold the matrices.
 
     Raises:
-      ConfigError: there is no run or no such checkpoint, or an option is not known.
-      CheckpointError: no checkpoint can be used.
-      DataError: a shortlist is wanted, and cannot be learnt or belongs to other tokenizers.
+      ConfigError: it names those there are.
     """
-    enable_compile_cache()
-    run = Run.open(workdir, compute_dtype=compute_dtype)
-    return run.generator(
-        run.params(checkpoint), quantize=quantize, shortlist=run.shortlist(shortlist)
-    )
-
-
-def build_definition(cfg: Config, tokenizers: data.Tokenizers, *, compute_dtype: str) -> Definition:
-    """The model of a config, computing in 'float32' or 'bfloat16'."""
-    return build_model(
-        cfg.model,
-        source_vocab_size=tokenizers.source.vocab_size,
-        target_vocab_size=tokenizers.target.vocab_size,
-        compute_dtype=compute_dtype,
-    )
-
-
-def reads_prompts(cfg: Config) -> bool:
-    """Whether the model knows no sources: a decoder alone, of text or of targets."""
-    encoder = cfg.model.encoder
-    alone = isinstance(encoder, NoEncoderConfig)
-    return alone and (cfg.data.contiguous or not encoder.source_prefix)
-
-
-def make_generator(
-    cfg: Config,
-    definition: Definition,
-    params: Params,
-    tokenizers: data.Tokenizers,
-    *,
-    shortlist: Shortlist | None = None,
-) -> Generator:
-    """A `Generator` with the limits that the model's position tables set."""
-
-    def limit(part: Any) -> int | None:
-        return part.max_positions if getattr(part, "positions", "") == "learned" else None
-
-    encoder = cfg.model.encoder
-    source_limit, target_limit = limit(encoder), limit(cfg.model.decoder)
-    prefixed = isinstance(encoder, NoEncoderConfig) and not reads_prompts(cfg)
-    if target_limit is not None and prefixed:
-        source_limit = cfg.data.max_source_len  # both stand in the decoder's table
-        target_limit -= source_limit
-    return Generator(
-        definition,
-        params,
-        tokenizers.source,
-        tokenizers.target,
-        cfg.decode,
-        max_source_len=source_limit,
-        max_target_len=target_limit,
-        reads_prompts=reads_prompts(cfg),
-        shortlist=shortlist,
-    )
-
-
-def evaluate(
-    workdir: str | pathlib.Path,
-    *,
-    split: str | None = None,
-    checkpoint: str | int = "best",
-    overrides: Mapping[str, Any] | None = None,
-    metrics: Sequence[str] = (),
-    data_dir: str | None = None,
-    compute_dtype: str = SCORING_DTYPE,
-    quantize: str = "none",
-    shortlist: int = 0,
-    progress: Callable[[int], None] | None = None,
-) -> tuple[dict[str, Any], list[data.Pair], list[str]]:
-    """Score a run on a split.
-
-    Args:
-      workdir: the run directory.
-      split: a file stem; 'test' means the only split whose name starts with it. None = 'test', or
-        'val' where the corpus has no split that starts so.
-      checkpoint: 'best', 'last', 'avg:N' or a step.
-      overrides: decoding options, such as {'num_beams': 5}.
-      metrics: reported beside those of the run's config; names of `evaluation.metrics`.
-      data_dir: of the corpus, if it is no longer where it was.
-      compute_dtype: of loss and answers alike; see `load`.
-      quantize, shortlist: of the answers alone; see `load`.
-      progress: called with the number of decoded lines.
-
-    Returns:
-      The report (see `evaluation.evaluators.split_report`), the examples, the hypotheses (each on
-      one line, as they are scored and as they are written). Of a run on text without sources:
-      `text_report`, and two empty lists.
-
-    Raises:
-      ConfigError: no such run or checkpoint.
-      DataError: no such split.
-    """
-    enable_compile_cache()
-    run = Run.open(workdir, compute_dtype=compute_dtype)
-    cfg = run.config
-    rules = cfg.evaluation
-    rules = dataclasses.replace(rules, metrics=tuple(dict.fromkeys((*rules.metrics, *metrics))))
-    require_tokenizer(rules)
-    text = run.prepare(data_dir)
-    if split is None:
-        split = "test" if any(name.startswith("test") for name in text.splits) else "val"
-    split = pick_split(split, text.splits)
-    params = jax.device_put(run.params(checkpoint))
-    eval_step = make_eval_step(
-        run.definition,
-        train_cfg=cfg.train,
-        layout=Layout.of(type(cfg.mesh)()),
-        compute_dtype=compute_dtype,
-        streams=cfg.data.streams,
-    )
-    values = evaluators.teacher_forced_values(eval_step, params, text.eval_batches(split))
-    if cfg.data.contiguous:
-        objective = cfg.data.objective.name
-        size = text.text_size(split) if objective == "causal" else None
-        report = evaluators.text_report(split=split, values=values, size=size, objective=objective)
-        return report, [], []
-    generator = run.generator(
-        params, quantize=quantize, shortlist=run.shortlist(shortlist, data_dir=data_dir)
-    )
-    examples = text.examples(split)
-    sources = [example["source"] for example in examples]
-    hypotheses = [
-        one_line(answers[0].text)
-        for answers in generator.stream(sources, progress=progress, **(overrides or {}))
-    ]
-    report = evaluators.split_report(
-        split=split,
-        examples=examples,
-        hypotheses=hypotheses,
-        teacher_forced=values,
-        cfg=rules,
-    )
-    return report, examples, hypotheses
-
-
-def pick_split(wanted: str, splits: Iterable[str]) -> str:
-    """The split called `wanted`; 'dev' is 'val', and 'test' also the only one that starts so.
-
-    Raises:
-      DataError: none or several fit; those that exist are listed.
-    """
-    names = sorted(splits)
-    if wanted in names:
-        return wanted
-    if wanted in VAL_ALIASES and "val" in names:
-        return "val"
-    fitting = [name for name in names if wanted == "test" and name.startswith("test")]
-    if len(fitting) == 1:
-        return fitting[0]
-    cause = f"several splits are called {wanted}*" if fitting else f"no split {wanted!r}"
-    raise DataError(cause, details=[f"there are      {', '.join(fitting or names)}"])
+    if quantize not in QUANTIZATIONS:
+        raise ConfigError(
+            f"quantize {quantize!r} is not known",
+            details=[f"it takes       {' or '.join(QUANTIZATIONS)}"],
+        )

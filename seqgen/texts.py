@@ -39,6 +39,25 @@ class Hypothesis:
 
 
 @dataclasses.dataclass(frozen=True)
+class TokenChoice:
+    """A token of an answer, and what could have stood in its place.
+
+    Attributes:
+      text: what it adds to the answer; '' for control tokens.
+      id: its id.
+      log_prob: natural logarithm of the model's probability, given all before it; rules,
+        temperature and filters do not change it.
+      alternatives: (text, id, log_prob) of the likeliest tokens, likeliest first, itself among
+        them if it is one.
+    """
+
+    text: str
+    id: int
+    log_prob: float
+    alternatives: tuple[tuple[str, int, float], ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Texts:
     """How texts of a model become ids and back.
 
@@ -88,6 +107,10 @@ class Texts:
         if limit is not None and self.reads_prompts:
             limit -= len(behind) - 1
         return _cut([*ids, EOS_ID] if include_eos else ids, limit, line=line, side="target")
+
+    def piece(self, token: int) -> str:
+        """What a target token adds to a text; bytes that are no character become U+FFFD."""
+        return self.target_tokenizer.piece_bytes(token).decode("utf-8", "replace")
 
     def stop_table(self, stop: tuple[str, ...]) -> np.ndarray:
         """`stops.stop_table` over the target vocabulary."""
@@ -157,7 +180,7 @@ class Texts:
 
     @property
     def _drops_line_space(self) -> bool:
-        return getattr(self.target_tokenizer, "drops_line_space", False)
+        return self.target_tokenizer.drops_line_space
 
 
 def one_line(text: str) -> str:

@@ -109,6 +109,9 @@ class MaskedBatch:
     next_weights: Array
 
 
+AnyBatch = Batch | MaskedBatch
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Encoded:
@@ -122,6 +125,7 @@ class Encoded:
         directions side by side), a Transformer's mean over real positions.
       states: recurrent encoders only, else (): per layer a dict of final states {'h': [B, H]}, with
         'c': [B, H] for cells that keep one (LSTM, SRU, SSRU), for decoders that copy them.
+      ids: int32 [B, S], the source itself, where a decoder may copy from it, else None.
     """
 
     memory: Array
@@ -129,13 +133,28 @@ class Encoded:
     positions: Array
     summary: Array
     states: tuple[dict[str, Array], ...] = ()
+    ids: Array | None = None
 
 
 class Tokenizer(Protocol):
-    """Text to ids and back. Control ids are never produced from user text nor printed."""
+    """Text to ids and back. Control ids are never produced from user text nor printed.
+
+    `data.base_tokenizer` has a base with defaults.
+
+    Attributes:
+      vocab_size: control ids are counted.
+      fingerprint: digest of all that decides the ids of texts.
+      multiline: texts may have several lines.
+    """
 
     vocab_size: int
     fingerprint: str
+    multiline: bool
+
+    @property
+    def drops_line_space(self) -> bool:
+        """Where a line begins, decoding takes a space off its first piece."""
+        ...
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, without BOS_ID and EOS_ID."""

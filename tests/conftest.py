@@ -9,6 +9,12 @@ os.environ.setdefault("NPROC", "64")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
 os.environ.setdefault("NO_COLOR", "1")
+# Compiling is most of what tests cost, and a third of it without optimisation, by XLA:CPU's older
+# code generator. `.ci/run` repeats the laws of answering as users compile them, which resuming
+# always is.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
+)
 CACHE = pathlib.Path(
     os.environ.setdefault("SEQGEN_TEST_CACHE", f"{tempfile.gettempdir()}/seqgen-test-cache")
 )

@@ -4,6 +4,7 @@ import functools
 
 import jax
 
+from seqgen.data.base_tokenizer import BaseTokenizer
 from seqgen.decoding import DecodeConfig
 from seqgen.inference import Generator
 from seqgen.models import ModelConfig, build_model
@@ -33,7 +34,7 @@ DECODERS = {
 }
 
 
-class Pieces:
+class Pieces(BaseTokenizer):
     """Longest pieces first; a text's first space is taken off, as subword tokenizers do."""
 
     vocab_size = VOCAB
@@ -51,6 +52,9 @@ class Pieces:
         if token_id < NUM_CONTROL_IDS:
             return b""
         return PIECES[token_id - NUM_CONTROL_IDS].encode()
+
+    def save(self, path):
+        path.write_text(self.fingerprint)
 
     def decode(self, ids):
         return b"".join(map(self.piece_bytes, ids)).decode().removeprefix(" ")

@@ -11,12 +11,16 @@ from seqgen.config import Config
 from seqgen.config_schema import Leaf, Node
 
 PACKAGE = pathlib.Path(config_schema.__file__).parent
-MEETING_PLACES = ("experiment.py", "runs.py", "inference.py", "cli/")
+MEETING_PLACES = (
+    *("experiment.py", "building.py", "runs.py", "run_evaluation.py", "inference.py", "cli/"),
+)
 OWNERS = {  # section of the config -> where its fields are read (besides the meeting places)
     "": (),
     "model": ("models/",),
     "data": ("data/",),
     "tokenizer": ("data/",),
+    "init": ("init_rules.py", "warm_start.py", "named_parts.py"),
+    "lora": ("building.py",),
     "train": ("training/",),
     "optimizer": ("training/",),
     "mesh": ("training/",),

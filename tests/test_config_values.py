@@ -126,7 +126,21 @@ CONTRADICTIONS = {
         decoder={"kind": "gru", "attention": "none", "bridge": "zero"},
         train={"teacher_forcing_rate": 0.5},
     ),
+    "copy=true needs one vocabulary": {
+        "model": {"decoder": {"copy": True}},
+        "tokenizer": {"joint": False},
+    },
+    "not built for decoders": recurrent(
+        decoder={"copy": True}, train={"teacher_forcing_rate": 0.5}
+    ),
+    "train.coverage_weight=2 would be ignored": {"train": {"coverage_weight": 2.0}},
     "tokenizer.path": {"tokenizer": {"kind": "given"}},
+    "whose vocabulary is taken": {"tokenizer": {"kind": "run"}},
+    "adapts a run that is there": {"lora": {"rank": 4}},
+    "lora.rank=0": {"lora": {"alpha": 4.0}},
+    "init.runs names none": {"init": {"fresh": (".*",)}},
+    "two runs are called 'a'": {"init": {"runs": ("a=x", "a=y")}},
+    "bad rule in init.map": {"init": {"runs": ("x",), "map": ("encoder/",)}},
     "sampling_alpha": {"tokenizer": {"kind": "byte", "sampling_alpha": 0.1}},
     "same layers": recurrent({"hidden_dim": 8}, {"bridge": "copy"}),
     "sru and ssru have a cell state": recurrent({"kind": "gru"}, {"bridge": "copy"}),
@@ -163,6 +177,7 @@ def test_their_repaired_twins_are_taken():
     config.from_dict({"optimizer": {"name": "adamw", "weight_decay": 0.1}})
     config.from_dict({"optimizer": {"name": "my.module:rule", "weight_decay": 0.1}})
     config.from_dict({"data": {"batching": "packing"}})
+    config.from_dict({"decode": {"num_beams": 4, "num_beam_groups": 2, "required_words": ("a",)}})
     config.from_dict(alone(data={"batching": "packing"}, tokenizer={"joint": False}))
     config.from_dict(alone(decoder={"kind": "lstm", "attention": "none", "bridge": "zero"}))
     config.from_dict(alone(True, decoder={"positions": "learned", "max_positions": 512}))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from seqgen import config, experiment, runs
+from seqgen import config, experiment, run_evaluation
 from seqgen.cli.main import main
 from seqgen.data.chat_template import Turn, history_line
 
@@ -42,7 +42,7 @@ def trained(tmp_path_factory):
 
 
 def test_every_reply_is_learnt_and_scored(trained):
-    report, examples, replies = runs.evaluate(trained, split="val")
+    report, examples, replies = run_evaluation.evaluate(trained, split="val")
     assert replies == [turn.text for d in DRINKS for turn in turns_of(d) if turn.speaker == "bot"]
     assert report["exact_match"] == 1.0 and report["perplexity"] < 1.2 and len(examples) == 8
     assert {"distinct1", "distinct2", "repetition2", "length_ratio"} <= set(report)

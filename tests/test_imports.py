@@ -23,8 +23,19 @@ ALLOWED: dict[str, set[str]] = {
     "launch": {"errors"},
     "interop": FOUNDATION,
     "texts": FOUNDATION | {"decoding"},
+    "streaming": FOUNDATION | {"texts"},
+    "chat": FOUNDATION | {"data", "texts", "streaming"},
+    "refusals": {"errors"},
+    "filling": FOUNDATION | {"decoding", "refusals"},
     "shortlists": FOUNDATION | {"decoding", "data"},
-    "inference": FOUNDATION | {"nn", "losses", "models", "decoding", "data", "texts"},
+    "labelling": FOUNDATION | {"nn", "decoding", "data", "refusals"},
+    "companions": FOUNDATION | {"decoding", "inference"},
+    "programs": FOUNDATION | {"decoding"},
+    "scoring": FOUNDATION | {"decoding", "texts", "programs"},
+    "search_options": FOUNDATION | {"decoding", "texts"},
+    "inference": FOUNDATION
+    | {"nn", "losses", "models", "decoding", "data", "texts"}
+    | {"chat", "streaming", "programs", "scoring", "search_options", "refusals"},
 }
 DOORS = {
     "optax": "training/",

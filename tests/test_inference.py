@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from decoding.toy_model import ToyModel, sources
 
-from seqgen import config, inference
+from seqgen import config, programs, search_options
+from seqgen.building import make_generator
 from seqgen.data import Tokenizers
+from seqgen.data.base_tokenizer import BaseTokenizer
 from seqgen.decoding import DecodeConfig, Shortlist, make_row_keys, search, shortlist
 from seqgen.errors import ConfigError
 from seqgen.inference import Generator
-from seqgen.runs import make_generator
 from seqgen.types import EOS_ID
 
 
-class Letters:
+class Letters(BaseTokenizer):
     """A tokenizer of the letters a to l; anything else is left out."""
 
     vocab_size = 16
@@ -26,6 +27,12 @@ class Letters:
 
     def encode(self, text):
         return [ord(letter) - ord("a") + 4 for letter in text if "a" <= letter <= "l"]
+
+    def piece_bytes(self, token_id):
+        return self.decode([token_id]).encode()
+
+    def save(self, path):
+        path.write_text(self.fingerprint)
 
     def decode(self, ids):
         return "".join(chr(int(i) - 4 + ord("a")) for i in ids if i >= 4)
@@ -250,6 +257,29 @@ def test_penalised_scores_rank_and_log_probs_stay_the_models_own():
     assert all(row[0].score < row[0].log_prob / (len(row[0].ids) + 1) - 0.01 for row in rows)
 
 
+def test_what_required_words_need_is_found_once_for_all_batches(monkeypatch):
+    calls = []
+    usual = search_options.tokens_needed
+    monkeypatch.setattr(
+        search_options, "tokens_needed", lambda *given: calls.append(given) or usual(*given)
+    )
+    generator = make()
+    config = generator.options(num_beams=2, required_words=["abc"], forced_prefix="b")
+    for number in range(3):
+        generator._task([[4, 5, EOS_ID]], [number], config)
+    assert len(calls) == 1
+    short = generator.options(
+        num_beams=2,
+        required_words=["abc"],
+        forced_prefix="b",
+        max_length_ratio=1,
+        max_length_offset=1,
+    )
+    with pytest.raises(ConfigError, match=r"line 8: required_words do not fit.*\n.*4 tokens with"):
+        generator._task([[4, 5, EOS_ID]], [7], short)
+    assert len(calls) == 2
+
+
 def test_few_shapes_are_compiled_with_a_shortlist(monkeypatch):
     """At most one program a size of candidates; a line's answer is that of its own candidates."""
     monkeypatch.setattr(shortlist, "_SMALLEST", 16)
@@ -271,7 +301,13 @@ def test_few_shapes_are_compiled_with_a_shortlist(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "option", [{"bad_words": ["a"]}, {"forced_prefix": "a"}, {"stop_token_ids": [7]}]
+    "option",
+    [
+        {"bad_words": ["a"]},
+        {"forced_prefix": "a"},
+        {"stop_token_ids": [7]},
+        {"required_words": ["a"], "num_beams": 2},
+    ],
 )
 def test_rules_that_name_tokens_refuse_a_shortlist(option):
     cut = Shortlist(np.zeros((16, 2), np.int32), np.arange(4, 10, dtype=np.int32), 40)
@@ -292,6 +328,6 @@ def test_without_a_shortlist_the_program_is_what_it_was():
     generator = make(config)
     given = (generator.params, source, numbers, 0, config.values())
     program = functools.partial(
-        inference._search, ToyDefinition(), prompt=None, candidates=None, **static
+        programs._search, ToyDefinition(), prompt=None, candidates=None, **static
     )
     assert str(jax.make_jaxpr(program)(*given)) == str(jax.make_jaxpr(by_hand)(*given))

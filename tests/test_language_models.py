@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import seqgen
-from seqgen import config, experiment, runs
+from seqgen import config, experiment, run_evaluation, runs
 from seqgen.cli.main import main
 from seqgen.errors import ConfigError
 from seqgen.types import BOS_ID, PAD_ID, Batch, Sequences
@@ -45,7 +45,7 @@ def trained(root, corpus, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report(trained):
-    return runs.evaluate(trained, split="val")[0]
+    return run_evaluation.evaluate(trained, split="val")[0]
 
 
 def test_a_pattern_is_learnt(trained, report):
@@ -91,11 +91,21 @@ def test_evaluate_as_a_command(trained, report, capsys):
 
 
 @pytest.mark.parametrize(
-    "words", [["--num_beams=2"], ["--output=x.txt"], ["--by_length"], ["--quantize=int8"]]
+    "word",
+    [
+        *("--num_beams=2", "--output=x.txt", "--by_length", "--quantize=int8"),
+        *("--metrics=rouge1", "--shortlist=5", "--draft=SELF"),
+    ],
 )
-def test_evaluate_refuses_what_is_about_answers(trained, words, capsys):
-    assert main(["evaluate", f"--workdir={trained}", "--split=val", *words]) == 2
+def test_evaluate_refuses_what_is_about_answers(trained, word, capsys):
+    word = word.replace("SELF", str(trained))
+    assert main(["evaluate", f"--workdir={trained}", "--split=val", word]) == 2
     assert "nothing is decoded" in capsys.readouterr().err
+
+
+def test_so_does_the_library(trained):
+    with pytest.raises(ConfigError, match=r"num_beams, metrics: .* nothing is decoded"):
+        run_evaluation.evaluate(trained, overrides={"num_beams": 2}, metrics=["rouge1"])
 
 
 def test_compare_refuses_runs_without_answers(trained, capsys):
@@ -127,12 +137,12 @@ def test_settings_that_do_not_fit_text_are_refused(root, word, cause):
         (["data.batching=streams"], "model.decoder.kind=transformer has none"),
         (["train.accumulation_steps=2"], "makes an update of every batch"),
         (["model.decoder.kind=mingru"], "this cell has none"),
+        (["data.objective.name=prefix"], "reads a text from left to right"),
     ],
 )
 def test_what_tears_streams_is_refused(root, words, cause):
-    name = (
-        FILE if words[0].startswith("data") else FILE.replace("shakespeare_char", "wikitext2_lstm")
-    )
+    streams = FILE.replace("shakespeare_char", "wikitext2_lstm")
+    name = FILE if "data.batching=streams" in words else streams
     with pytest.raises(ConfigError, match=cause):
         config.load(str(root / name), [f"--config.{word}" for word in words])
 
@@ -203,7 +213,7 @@ def test_a_short_text_scores_as_the_evaluation_says(trained, corpus, tmp_path):
     """One block: BOS stands before the text, every token is predicted, and no end."""
     for split, text in (("train", PATTERN * 60), ("val", PATTERN)):
         (tmp_path / f"{split}.txt").write_text(text, encoding="utf-8")
-    report = runs.evaluate(trained, split="val", data_dir=str(tmp_path))[0]
+    report = run_evaluation.evaluate(trained, split="val", data_dir=str(tmp_path))[0]
     (score,) = seqgen.load(trained).score([PATTERN], include_eos=False)
     assert report["tokens"] == len(PATTERN)
     assert report["loss"] == pytest.approx(-score / len(PATTERN), rel=1e-4)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqgen.losses import VocabularyLoss, sequence_log_probs, vocabulary_loss
+from seqgen.losses import Mixture, VocabularyLoss, sequence_log_probs, vocabulary_loss
 
 B, T, D, V = 3, 7, 6, 19
 
@@ -69,6 +69,96 @@ def test_values_and_gradients_match_the_whole_loss(chunk_tokens, epsilon, z_loss
         np.testing.assert_allclose(getattr(got_out, name), getattr(want_out, name), rtol=2e-6)
     for name in want:
         np.testing.assert_allclose(got[name], want[name], atol=2e-6)
+
+
+def second_way(seed=1):
+    """A gate's logits and, of the second way, the distribution [B, T, V]; in part zero."""
+    rng = np.random.default_rng(seed)
+    other = rng.random((B, T, V)) * (rng.random((B, T, V)) < 0.4)
+    other[0] = 0
+    other[..., 0] += 0.1
+    other /= other.sum(-1, keepdims=True)
+    return jnp.asarray(rng.standard_normal((B, T)), jnp.float32), jnp.asarray(other, jnp.float32)
+
+
+def mixture_of(gate, other, labels):
+    def log(x):
+        return jax.nn.log_sigmoid(-gate) + jnp.log(jnp.maximum(x, 1e-30))
+
+    on_label = jnp.take_along_axis(other, labels[..., None], axis=-1)[..., 0]
+    return Mixture(jax.nn.log_sigmoid(gate), log(on_label), log(other.max(-1)))
+
+
+@pytest.mark.parametrize(("epsilon", "z_loss"), [(0.0, 0.0), (0.1, 0.05)])
+def test_a_second_way_to_the_label_with_all_gradients(epsilon, z_loss):
+    """Against logarithms of the whole mixed distribution."""
+    hidden, kernel, bias, labels, weights = example()
+    gate, other = second_way()
+    # Some labels lead in one of the two ways.
+    labels = labels.at[:, :3].set((hidden @ kernel.T + bias).argmax(-1)[:, :3])
+    labels = labels.at[:, 3:5].set(other.argmax(-1)[:, 3:5])
+    given = {"hidden": hidden, "kernel": kernel, "bias": bias, "gate": gate, "other": other}
+
+    def ours(parts):
+        out = vocabulary_loss(
+            *(parts[name] for name in ("hidden", "kernel", "bias")),
+            labels,
+            weights,
+            mixture=mixture_of(parts["gate"], parts["other"], labels),
+            label_smoothing=epsilon,
+            z_loss=z_loss,
+            chunk_tokens=6,
+        )
+        return 0.3 * out.loss, out
+
+    def whole(parts):
+        logits = parts["hidden"] @ parts["kernel"].T + parts["bias"]
+        share = jax.nn.sigmoid(parts["gate"])[..., None]
+        mixed = share * jax.nn.softmax(logits) + (1 - share) * parts["other"]
+        nll = -jnp.log(jnp.take_along_axis(mixed, labels[..., None], axis=-1)[..., 0])
+        smooth = -jax.nn.log_softmax(logits).mean(-1)
+        penalty = z_loss * jax.nn.logsumexp(logits, axis=-1) ** 2
+        loss = (1 - epsilon) * nll + epsilon * smooth + penalty
+        best = jnp.maximum((share * jax.nn.softmax(logits)).max(-1),
+                           ((1 - share) * parts["other"]).max(-1))  # fmt: skip
+        correct = jnp.exp(-nll) >= best - 1e-7
+        out = VocabularyLoss(*((x * weights).sum() for x in (loss, nll, correct)), weights.sum())
+        return 0.3 * out.loss, out
+
+    (got, got_out), (want, want_out) = (
+        jax.jit(jax.grad(f, has_aux=True))(given) for f in (ours, whole)
+    )
+    assert 0 < want_out.correct < weights.sum()
+    for name in ("loss", "nll", "correct", "weight"):
+        np.testing.assert_allclose(getattr(got_out, name), getattr(want_out, name), rtol=5e-6)
+    # What gives a label nothing has a gradient in plain arithmetic, and none through its logarithm.
+    want["other"] = jnp.where(other > 0, want["other"], 0)
+    for name in want:
+        np.testing.assert_allclose(got[name], want[name], atol=3e-6, err_msg=name)
+
+
+def test_a_second_way_costs_no_further_product():
+    args = example()
+    mixture = mixture_of(*second_way(), args[3])
+    jaxpr = str(jax.make_jaxpr(lambda: vocabulary_loss(*args, mixture=mixture))())
+    assert jaxpr.count("dot_general") == 1
+
+
+@pytest.mark.parametrize("mass", [1e-9, 0.3])
+def test_a_way_that_gives_the_label_almost_nothing_keeps_its_gradient(mass):
+    logits = jnp.zeros((1, 1, V)).at[..., 2].set(8.0)
+    label, weight = jnp.full((1, 1), 2), jnp.full((1, 1), 0.5)
+
+    def loss(mass):
+        log_mass = jnp.full((1, 1), jnp.log(mass))
+        mixture = Mixture(jnp.full((1, 1), np.log(0.7)), log_mass, log_mass)
+        table = jnp.eye(V)
+        options = {"mixture": mixture, "label_smoothing": 0.1}
+        return vocabulary_loss(logits, table, None, label, weight, **options).loss
+
+    of_label = 0.7 / (1 + (V - 1) * np.exp(-8.0)) + mass
+    gradient = jax.grad(loss)(jnp.float32(mass))
+    np.testing.assert_allclose(gradient, -0.9 * 0.5 / of_label, rtol=1e-5)
 
 
 def test_z_loss_is_in_the_loss_and_in_nothing_else():

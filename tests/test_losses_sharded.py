@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding
 
-from seqgen.losses import vocabulary_loss
+from seqgen.losses import Mixture, vocabulary_loss
 from seqgen.nn.partitioning import DEFAULT_RULES, axis_rules, spec_for
 from seqgen.training.config import MeshConfig
 from seqgen.training.sharding import build_mesh
@@ -103,6 +103,30 @@ def test_equals_one_device_and_never_puts_the_vocabulary_together(name):
     assert V // MESHES[name].tensor in lengths_in(text)
     sharding = got[0]["kernel"].sharding
     assert sharding.shard_shape((V, D))[0] == V // MESHES[name].tensor
+
+
+def test_a_second_way_to_the_labels():
+    rng = np.random.default_rng(2)
+    logs = [jnp.asarray(np.log(rng.random((B, T)) / 2), jnp.float32) for _ in range(2)]
+    mesh = build_mesh(MESHES["data=2 tensor=4"])
+
+    def gradients(arrays):
+        def loss(hidden, kernel, logs):
+            given = {**arrays, "hidden": hidden, "kernel": kernel}
+            given = [given[name] for name in AXES]
+            out = vocabulary_loss(*given, mixture=Mixture(*logs, logs[0]), **OPTIONS)
+            return out.loss, out
+
+        learnt = arrays["hidden"], arrays["kernel"], logs[:2]
+        return jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)(*learnt)
+
+    want = jax.jit(gradients)(example())
+    with axis_rules(mesh):
+        program = jax.jit(gradients).lower(place(example(), mesh)).compile()
+    got = program(place(example(), mesh))
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    assert V not in lengths_in(program.as_text())
 
 
 def test_without_bias_in_evaluation():

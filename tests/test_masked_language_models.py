@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from seqgen import config, experiment, runs
+from seqgen import config, experiment, run_evaluation
 from seqgen.cli.main import main
 from seqgen.errors import ConfigError
 
@@ -42,7 +42,7 @@ def trained(root, corpus, tmp_path_factory):
 
 
 def test_a_pattern_and_its_pairs_are_learnt_and_shown_by_name(trained, capsys):
-    report = runs.evaluate(trained, split="val")[0]
+    report = run_evaluation.evaluate(trained, split="val")[0]
     assert report["objective"] == "masked" and report["token_accuracy"] > 0.9
     # Half of the other documents look like the one that goes on: 3 in 4 can be told.
     assert report["next_sentence_accuracy"] > 0.65 and report["next_sentence_loss"] < 0.65

@@ -3,6 +3,7 @@
 import ast
 import json
 import pathlib
+import shutil
 
 import pytest
 
@@ -35,6 +36,7 @@ def corpus(tmp_path_factory) -> pathlib.Path:
         pairs = ((WORDS[i % 6], WORDS[(i // 6 + i) % 6]) for i in range(size))
         rows = (
             {"source": f"{a} sees {b} .", "target": b, "references": [b, f"{a} and {b}"]}
+            | {"text": f"{a} sees {b} .", "label": "person" if "ein" in b else "other"}
             for a, b in pairs
         )
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -58,6 +60,32 @@ def dialogues(tmp_path_factory) -> pathlib.Path:
     return folder
 
 
+# Recipe -> the recipes whose runs it begins with; each may take over the vocabulary of the first.
+BEGINNINGS = {
+    "toxicity_bert": {"bert": "masked_lm/bert_small"},
+    "debian_synopsis_warm": {
+        "bert": "masked_lm/bert_small",
+        "gpt": "language_model/wikitext2_gpt",
+    },
+}
+
+
+def begin_tiny(path: pathlib.Path, corpus: pathlib.Path, folder: pathlib.Path) -> list[str]:
+    """Overrides that name the runs that a recipe begins with; they are made, of no steps."""
+    runs, text = [], folder / "text"
+    text.mkdir(parents=True)
+    shutil.copy(corpus / "train.txt", text)  # no val: nothing is evaluated
+    for name, other in BEGINNINGS.get(path.stem, {}).items():
+        words = ["train.num_steps=0", "train.compute_dtype=float32", f"data.dir={text}"]
+        if runs:
+            words += ["tokenizer.kind=run", f"tokenizer.path={runs[0].partition('=')[2]}"]
+        words = [f"--config.{word}" for word in words]
+        cfg = config.load(spec_of(ROOT / f"configs/{other}.py", "tiny"), words)
+        experiment.train(cfg, folder / name)
+        runs.append(f"{name}={folder / name}")
+    return [f"--config.init.runs={','.join(runs)}"] if runs else []
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_config_loads_and_says_its_command(path):
     config.load(spec_of(path))
@@ -65,15 +93,19 @@ def test_config_loads_and_says_its_command(path):
     assert text and f"--config={path.relative_to(ROOT)}" in text
 
 
-def train_tiny(path: pathlib.Path, corpora: tuple, workdir: pathlib.Path, *words: str):
+def train_tiny(
+    path: pathlib.Path, corpora: tuple, workdir: pathlib.Path, *words: str, form: str = "tiny"
+):
     corpus, dialogues = corpora
     overrides = ["--config.train.tensorboard=false", "--config.data.num_buckets=1", *words]
-    if path.parent.name in ("translation", "language_model", "masked_lm", "summarisation"):
+    kinds = ("translation", "language_model", "masked_lm", "summarisation", "classification")
+    if path.parent.name in kinds:
         overrides.append(f"--config.data.dir={corpus}")
     if path.parent.name == "dialogue":
         speakers = config.load(str(path)).data.speakers
         overrides.append(f"--config.data.dir={dialogues / speakers[-1]}")
-    cfg = config.load(spec_of(path, "tiny"), overrides)
+    overrides += begin_tiny(path, corpus, workdir / "beginnings")
+    cfg = config.load(spec_of(path, form), overrides)
     outcome = experiment.train(cfg, workdir)
     assert (outcome.status, outcome.step) == ("finished", cfg.train.num_steps)
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -81,11 +113,18 @@ def train_tiny(path: pathlib.Path, corpora: tuple, workdir: pathlib.Path, *words
     return rows
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_tiny_form_trains(path, corpus, dialogues, tmp_path):
+@pytest.mark.parametrize(
+    ("path", "form"),
+    [
+        *((path, "tiny") for path in FILES),
+        (ROOT / "configs/summarisation/scitldr.py", "copying,tiny"),
+    ],
+    ids=lambda value: getattr(value, "stem", value),
+)
+def test_tiny_form_trains(path, form, corpus, dialogues, tmp_path):
     silent = ("--config.evaluation.metrics=", "--config.evaluation.num_samples=0")
-    corpora = corpus, dialogues
-    rows = train_tiny(path, corpora, tmp_path, *silent, "--config.train.best_metric=eval/loss")
+    words = (*silent, "--config.train.best_metric=eval/loss")
+    rows = train_tiny(path, (corpus, dialogues), tmp_path, *words, form=form)
     assert rows[-1]["eval/loss"] > 0
 
 
@@ -148,6 +187,17 @@ def test_a_language_model_is_not_trained_on_pairs(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_tatoeba_has_two_directions():
+    file = ROOT / "configs/translation/tatoeba_enzh.py"
+    cfg = config.load(spec_of(file, "zh-en"))
+    assert (cfg.name, cfg.evaluation.tokenize) == ("tatoeba_zhen", "13a")
+    assert (cfg.data.source_lang, cfg.data.target_lang) == ("zh", "en")
+    assert config.load(str(file)).evaluation.tokenize == "zh"
+    with pytest.raises(ConfigError, match="config file") as caught:
+        config.load(spec_of(file, "en-de"))
+    assert "en-zh or zh-en" in str(caught.value.details)
+
+
 def test_every_option_that_binds_a_run_has_a_default_for_older_runs():
     """Or the next new option would end the resuming of every run that is there."""
     cfg = config.load("configs/translation/transformer_tiny.py")
@@ -168,3 +218,16 @@ def _paths(values, prefix=""):
             yield from _paths(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
+
+
+@pytest.mark.parametrize(
+    ("name", "verbs"),
+    [
+        ("quickstart", ["evaluate", "generate"]),
+        ("dialogue/coffee_gpt", ["evaluate", "chat"]),
+        ("masked_lm/bert_small", ["evaluate", "fill"]),
+        ("classification/toxicity", ["evaluate"]),
+    ],
+)
+def test_what_to_do_with_a_run_is_told_by_its_kind(name, verbs):
+    assert experiment._next_verbs(config.load(str(ROOT / f"configs/{name}.py"))) == verbs

@@ -109,7 +109,8 @@ class Trainer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"PYTHONPATH": str(root)},
+            # Compiled as users do, not as tests (see conftest).
+            env=os.environ | {"PYTHONPATH": str(root), "XLA_FLAGS": ""},
         )
 
     def attempt(self, name: str, model: str, *, fault: str = "", sabotage: str = "") -> int:

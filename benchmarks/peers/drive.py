@@ -24,7 +24,7 @@ from typing import IO, Any
 
 from seqgen.launch.allocator import TUNED
 
-# Fresh pages cost three times the bandwidth of used ones. `padded` keeps what the main arena once
+# Page faults cost CPU time (benchmarks/results/allocator). `padded` keeps what the main arena once
 # had; but threads allocate from arenas of their own, which give pages back at every step in spite
 # of it. `one-arena` leaves no such arenas and asks for huge pages; `seqgen train --malloc=tuned` is
 # the same.

@@ -1,7 +1,7 @@
 r"""BERT's architecture and objective on plain text, sized for a CPU: 4 layers, 128 wide, 4 heads.
 
     seqgen train --config=configs/masked_lm/bert_small.py \
-        --config.data.dir=../shared/data/wikitext2_small --workdir=runs/bert_small
+        --config.data.dir=DIR --workdir=runs/bert_small
 
 DIR holds train.txt[.gz] and val.txt[.gz] (or dev.txt); lines are sentences or paragraphs, blank
 lines stand between documents. 15 % of the tokens, whole words together, are hidden by Devlin et al.

@@ -5,22 +5,28 @@ r"""Translation into text without spaces: English to Chinese sentences of Tatoeb
     seqgen evaluate --workdir=runs/tatoeba_enzh --split=val
 
 DIR holds train.en[.gz], train.zh[.gz], dev.en and dev.zh: 27,000 pairs, six English words each on
-average, in simplified and traditional characters. BLEU is on sacrebleu's `zh` tokens; the default
-13a would take most sentences for one word. SentencePiece cuts both sides: it needs no spaces.
+average, in simplified and traditional characters. SentencePiece cuts both sides, as it needs no
+spaces. BLEU is on sacrebleu's `zh` tokens; the default 13a would take most sentences for one word.
+The other direction is `tatoeba_enzh.py:zh-en`, whose English answers are cut by 13a.
 """
 
 from ml_collections import ConfigDict
 
+TOKENIZE = {"zh": "zh", "en": "13a"}  # of BLEU, by the language of the answers
 
-def get_config() -> ConfigDict:
-    """The recipe."""
+
+def get_config(direction: str = "en-zh") -> ConfigDict:
+    """The recipe from English to Chinese, or `zh-en`."""
+    source, _, target = direction.partition("-")
+    if {source, target} != set(TOKENIZE):
+        raise ValueError(f"the argument is en-zh or zh-en, not {direction!r}")
     config = ConfigDict()
-    config.name = "tatoeba_enzh"
+    config.name = f"tatoeba_{source}{target}"
     config.data = dict(
         source="text",
         dir="",  # given on the command line: --config.data.dir=DIR
-        source_lang="en",
-        target_lang="zh",
+        source_lang=source,
+        target_lang=target,
         max_source_len=64,
         max_target_len=64,
         tokens_per_batch=2_048,
@@ -66,14 +72,14 @@ def get_config() -> ConfigDict:
         label_smoothing=0.1,
         best_metric="eval/bleu",
     )
-    config.evaluation = dict(metrics=("bleu", "chrf", "exact_match"), tokenize="zh")
+    config.evaluation = dict(metrics=("bleu", "chrf", "exact_match"), tokenize=TOKENIZE[target])
     config.decode = dict(num_beams=5)
     return config
 
 
-def tiny() -> ConfigDict:
+def tiny(direction: str = "en-zh") -> ConfigDict:
     """The same recipe, small enough to train in a test."""
-    config = get_config()
+    config = get_config(direction)
     for part in (config.model.encoder, config.model.decoder):
         part.update(num_layers=1, num_heads=2, ff_dim=32)
     config.model.embed_dim = 16

@@ -16,7 +16,11 @@ Point = Mapping[str, float]
 
 
 def make_curve(
-    rows: Sequence[Mapping[str, Any]], *, score: str, flops_per_token: float
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    score: str,
+    flops_per_token: float,
+    step_seconds: float,
 ) -> list[dict[str, float]]:
     """The evaluations of a run as points of a curve.
 
@@ -24,41 +28,26 @@ def make_curve(
       rows: of metrics.jsonl.
       score: name of the score, without 'eval/'.
       flops_per_token: of training, a real target token.
+      step_seconds: the pace of the training.
 
     Returns:
       Points {'step', 'tokens', 'flops', 'seconds', 'loss' (nats a token), 'score'}. Seconds are
-      those of the steps alone: the median of each logged row times the steps since the row before.
+      those of the steps alone, at the training's pace.
     """
     points = []
-    for row, seconds in zip(rows, _seconds(rows), strict=True):
+    for row in rows:
         if row.get("eval/loss") is not None and "tokens_seen" in row:
             points.append(
                 {
                     "step": row["step"],
                     "tokens": row["tokens_seen"],
                     "flops": row["tokens_seen"] * flops_per_token,
-                    "seconds": round(seconds, 6),
+                    "seconds": round(row["step"] * step_seconds, 6),
                     "loss": row["eval/loss"],
                     "score": row.get(f"eval/{score}"),
                 }
             )
     return points
-
-
-def training_seconds(rows: Sequence[Mapping[str, Any]]) -> float:
-    """Seconds of all steps in metrics.jsonl, as in `make_curve`."""
-    return max(_seconds(rows), default=0.0)
-
-
-def _seconds(rows: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Seconds of the steps up to each row."""
-    seconds, last, found = 0.0, 0, []
-    for row in rows:
-        if "step_ms" in row:
-            seconds += row["step_ms"] / 1e3 * (row["step"] - last)
-            last = row["step"]
-        found.append(seconds)
-    return found
 
 
 def read_at(curve: Sequence[Point], axis: str, budget: float, value: str) -> float | None:

@@ -1,14 +1,16 @@
 """What models learn at equal budgets: one training a model, task and seed, in a run directory.
 
 The trainings are those of `seqgen train` (`seqgen.experiment.train`), so that each resumes where it
-stopped. The time of a training is that of its steps; evaluations and compilation come on top.
+stopped. The time of a training is that of its steps, at the pace which `pace` measures before;
+evaluations and compilation come on top.
 """
 
+import dataclasses
 import pathlib
 import time
 from typing import Any
 
-from seqgen import data, experiment, runs
+from seqgen import experiment, run_evaluation, runs
 from seqgen.benchmarking import curves, flops, machine
 from seqgen.benchmarking.cells import Plan
 from seqgen.benchmarking.results import Row
@@ -24,85 +26,64 @@ from seqgen.benchmarking.tasks import NEEDS_DATA, Task, Training
 from seqgen.errors import DataError
 from seqgen.evaluation.by_length import scores_by_length
 from seqgen.training.progress import Progress, StepView
-from seqgen.training.signals import StopSignals
 from seqgen.training.writers import read_rows
 
 PROBED_EXAMPLES = 200  # whose mean lengths say what a token costs
-OVERHEAD_SECONDS = 1200.0  # of compilation and evaluations beyond the minutes of a training
+# A training may take so many times its minutes, on a busy machine, and seconds beside.
+PATIENCE, OVERHEAD_SECONDS = 4.0, 1200.0
+START_SECONDS = 60.0  # of a worker that measures a pace, data and compilation included
 
 
-class Budget(Progress):
-    """Plain progress that ends a training once its steps have taken so many seconds.
+class Sparse(Progress):
+    """Plain progress that shows a step now and then.
 
     Args:
-      stop: asked to stop.
-      seconds: of all steps, those of earlier processes too.
-      rows: of metrics.jsonl so far.
       show_every: steps between lines.
     """
 
-    def __init__(
-        self, stop: StopSignals, *, seconds: float, rows: list[dict[str, Any]], show_every: int
-    ):
+    def __init__(self, show_every: int):
         super().__init__()
         self._show_every = show_every
-        self._stop = stop
-        self._left = seconds - curves.training_seconds(rows)
-        self._step = rows[-1]["step"] if rows else 0
-        self.is_spent = self._left <= 0
-        stop.requested = stop.requested or self.is_spent
 
     def step(self, view: StepView) -> None:
-        """Count the time of the steps since the last call, and show some of them."""
+        """Show it, or not."""
         if view.step % self._show_every == 0:
             super().step(view)
-        self._left -= view.step_ms / 1e3 * max(0, view.step - self._step)
-        self._step = view.step
-        if self._left <= 0:
-            self.is_spent = self._stop.requested = True
 
 
 def train_one(training: Training) -> Row:
-    """Train until the budget or the last step, score the test split; the row.
+    """Train as many steps as the budget is worth, score the test split; the row.
 
     Raises:
       Interrupted: a signal came first; the training is saved.
     """
     task, cfg, folder = training.recipe(), training.config(), pathlib.Path(training.folder)
-    stop = StopSignals()
-    rows = read_rows(folder / "metrics.jsonl")
-    seconds = 60 * training.minutes * task.share
-    budget = Budget(stop, seconds=seconds, rows=rows, show_every=task.eval_every)
-    outcome = experiment.train(cfg, folder, progress=budget, stop=stop)
-    if outcome.status == "interrupted" and not budget.is_spent:
+    outcome = experiment.train(cfg, folder, progress=Sparse(task.eval_every))
+    if outcome.status == "interrupted":
         raise Interrupted("the same command goes on")
     run = runs.Run.open(folder)
     cost = _flops_per_token(run)
     rows = read_rows(folder / "metrics.jsonl")
+    pace = training.step_seconds
     return {
-        "status": "budget spent" if budget.is_spent else outcome.status,
+        "status": outcome.status,
         "parameters": run.definition.num_parameters,
         "width": cfg.model.embed_dim,
         "score": task.score,
         "steps": outcome.step,
-        "train_seconds": round(curves.training_seconds(rows), 2),
+        "step_seconds": pace,
+        "train_seconds": round(outcome.step * pace, 2),
         "flops_per_token": cost,
-        "curve": curves.make_curve(rows, score=task.score, flops_per_token=cost),
+        "curve": curves.make_curve(rows, score=task.score, flops_per_token=cost, step_seconds=pace),
         "test": _test_scores(folder, task),
         "environment": machine.facts(),
     }
 
 
-def run_order(order: dict[str, Any]) -> Row:
-    """`train_one` for what `worker` read as JSON."""
-    return train_one(Training(**order))
-
-
 def _flops_per_token(run: runs.Run) -> float:
     """Training FLOPs of one real target token, at the mean lengths of validation pairs."""
     cfg = run.config
-    text = data.prepare(cfg.data, cfg.tokenizer, workdir=run.path, tokenizers=run.tokenizers)
-    examples = text.examples(cfg.evaluation.split, max_examples=PROBED_EXAMPLES)
+    examples = run.prepare().examples(cfg.evaluation.split, max_examples=PROBED_EXAMPLES)
 
     def mean_length(side: str, tokenizer: Any) -> int:
         lengths = [len(tokenizer.encode(example[side])) + 1 for example in examples]
@@ -121,10 +102,14 @@ def _test_scores(folder: pathlib.Path, task: Task) -> dict[str, Any]:
 
     They are those of the test split, or of `val` where it is not clear which split that is.
     """
+    options: dict[str, Any] = {
+        "checkpoint": "last",
+        "base_metrics": ("exact_match", "bleu"),  # TER needs minutes where answers go in circles
+    }
     try:
-        report, examples, hypotheses = runs.evaluate(folder, split="test", checkpoint="last")
+        report, examples, hypotheses = run_evaluation.evaluate(folder, split="test", **options)
     except DataError:
-        report, examples, hypotheses = runs.evaluate(folder, split="val", checkpoint="last")
+        report, examples, hypotheses = run_evaluation.evaluate(folder, split="val", **options)
     names = ("split", "loss", "bleu", "exact_match", "signature")
     found = {name: report[name] for name in names}
     if task.edges:
@@ -187,21 +172,43 @@ def measure(
         suite.say(f"compare: {NEEDS_DATA} is left out; add --data_dir=DIR")
     options: dict[str, Any] = {"folder": folder, "data_dir": data_dir, "minutes": minutes}
     trainings = plan_trainings(plan, **options, dtype=suite.dtype)
+    for training in {training.pace_key: training for training in reversed(trainings)}.values():
+        _ensure_pace(suite, training, seconds=plan.cell_seconds)
     for number, training in enumerate(trainings, 1):
         row = suite.results.rows.get(training.key, {})
         if "error" not in row and row.get("minutes", -1.0) >= minutes:
             continue
+        pace = suite.results.rows[training.pace_key]
         place = f"compare {number}/{len(trainings)}"
         suite.say(f"{place}  {training.key}")
         start = time.monotonic()
-        limit = 60 * minutes * training.recipe().share + OVERHEAD_SECONDS
-        seconds = min(limit, suite.time_left())
-        row = ask_worker({"train": vars(training)}, seconds=seconds, grace=GRACE_SECONDS)
-        error = str(row.get("error", ""))
-        if error.startswith(Interrupted.__name__) or (seconds < limit and TOO_LONG in error):
-            raise Interrupted
+        if "error" in pace:
+            row = {"error": f"its pace is not known: {pace['error']}"}
+        else:
+            training = dataclasses.replace(training, step_seconds=pace["seconds"]["median"])
+            row = _ask_training(suite, training)
         facts = {"task": training.task, "model": training.model, "seed": training.seed}
         row = {"key": training.key, "what": "compare", **facts, "minutes": minutes, **row}
         row["wall_seconds"] = round(time.monotonic() - start, 2)
         suite.results.add(row)
         suite.say(f"{'':<{len(place)}}  {headline(row)}")
+
+
+def _ask_training(suite: Suite, training: Training) -> Row:
+    limit = PATIENCE * 60 * training.minutes * training.recipe().share + OVERHEAD_SECONDS
+    seconds = min(limit, suite.time_left())
+    row = ask_worker({"train": vars(training)}, seconds=seconds, grace=GRACE_SECONDS)
+    error = str(row.get("error", ""))
+    if error.startswith(Interrupted.__name__) or (seconds < limit and TOO_LONG in error):
+        raise Interrupted
+    return row
+
+
+def _ensure_pace(suite: Suite, training: Training, *, seconds: float) -> None:
+    """The row of `training.pace_key`, measured unless it is there."""
+    if "error" in suite.results.rows.get(training.pace_key, {"error": "not measured yet"}):
+        suite.say(training.pace_key)
+        order = {"pace": vars(training), "repeats": suite.repeats, "seconds": seconds}
+        row = ask_worker(order, seconds=min(seconds + START_SECONDS, suite.time_left()))
+        facts = {"task": training.task, "model": training.model}
+        suite.results.add({"key": training.pace_key, "what": "pace", **facts, **row})

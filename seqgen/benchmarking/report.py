@@ -172,6 +172,7 @@ def _training_table(members: Sequence[Row]) -> Block:
             "seed",
             "parameters",
             "steps",
+            "ms a step",
             "training s",
             "ended",
             "split",
@@ -182,7 +183,7 @@ def _training_table(members: Sequence[Row]) -> Block:
     for row in members:
         head = (row["model"], str(row["seed"]))
         if "error" in row:
-            lines.append((*head, *("-",) * 3, f"failed: {row['error']}", *("-",) * 3))
+            lines.append((*head, *("-",) * 4, f"failed: {row['error']}", *("-",) * 3))
             continue
         test = row["test"]
         lines.append(
@@ -190,6 +191,7 @@ def _training_table(members: Sequence[Row]) -> Block:
                 *head,
                 f"{row['parameters']:,}",
                 f"{row['steps']:,}",
+                f"{1e3 * row['step_seconds']:.4g}",
                 f"{row['train_seconds']:,.0f}",
                 row["status"],
                 test["split"],

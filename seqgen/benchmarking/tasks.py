@@ -36,6 +36,11 @@ class Task:
     num_steps: int = 1_000_000
     edges: tuple[int, ...] = ()
 
+    @property
+    def log_every(self) -> int:
+        """Steps between rows of metrics."""
+        return min(10, self.eval_every)
+
 
 NUMBER_WORDS = Task(
     parameters=1_000_000,
@@ -125,6 +130,8 @@ class Training:
       folder: its run directory.
       data_dir: of Multi30k; '' for generated tasks.
       minutes: what `--minutes` says; the task takes its share.
+      step_seconds: its pace (see `pace`), by which the minutes are a number of steps; 0 = as many
+        as the task has.
     """
 
     task: str
@@ -135,6 +142,21 @@ class Training:
     folder: str
     data_dir: str
     minutes: float
+    step_seconds: float = 0.0
+
+    @property
+    def pace_key(self) -> str:
+        """The name of the row with its pace, which all seeds share."""
+        return f"pace/{self.task}/{self.model} scale={self.scale} dtype={self.dtype}"
+
+    @property
+    def num_steps(self) -> int:
+        """Steps that the minutes are worth, to the last one logged; no more than the task has."""
+        task = self.recipe()
+        if not self.step_seconds:
+            return task.num_steps
+        worth = int(60 * self.minutes * task.share / self.step_seconds)
+        return min(task.num_steps, max(1, worth // task.log_every) * task.log_every)
 
     @property
     def key(self) -> str:
@@ -166,10 +188,10 @@ class Training:
                     "clip_norm": 1.0,
                 },
                 "train": {
-                    "num_steps": task.num_steps,
+                    "num_steps": self.num_steps,
                     "seed": self.seed,
                     "compute_dtype": self.dtype,
-                    "log_every_steps": min(10, task.eval_every),
+                    "log_every_steps": task.log_every,
                     "eval_every_steps": task.eval_every,
                     "checkpoint_every_steps": task.eval_every,
                     "tensorboard": False,

@@ -225,8 +225,16 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if "train" in order:
             from seqgen.benchmarking import quality
+            from seqgen.benchmarking.tasks import Training
 
-            row = quality.run_order(order["train"])
+            row = quality.train_one(Training(**order["train"]))
+        elif "pace" in order:
+            from seqgen.benchmarking import pace
+            from seqgen.benchmarking.tasks import Training
+
+            row = pace.measure_pace(
+                Training(**order["pace"]), repeats=order["repeats"], deadline=deadline
+            )
         else:
             cell = Cell.from_dict(order["cell"])
             if cell.devices > 1:

@@ -137,6 +137,11 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("none", "int8"),
         help="hold the matrices in 8 bits and round what they are multiplied with (default none)",
     )
+    add_malloc_argument(parser)
+
+
+def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of verbs whose runs answer text; `runs_of` reads those about other runs."""
     parser.add_argument(
         "--shortlist",
         type=int,
@@ -145,7 +150,24 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="answer with the N likeliest translations of each source token and the most frequent "
         "tokens only; learnt from the training pairs at the first use (default 0: all tokens)",
     )
-    add_malloc_argument(parser)
+    parser.add_argument(
+        "--ensemble",
+        default="",
+        metavar="RUNS",
+        help="answer together with these runs of the same vocabulary, as runs/b,runs/c",
+    )
+    parser.add_argument(
+        "--ensemble_mean",
+        metavar="probs|log_probs",
+        help="of an ensemble: mean of probabilities or of log-probabilities (default probs)",
+    )
+    parser.add_argument(
+        "--draft",
+        type=pathlib.Path,
+        metavar="RUN",
+        help="a smaller run of the same vocabulary proposes tokens: the same greedy text in fewer "
+        "passes of the model",
+    )
 
 
 def add_malloc_argument(parser: argparse.ArgumentParser) -> None:
@@ -172,6 +194,26 @@ def parse_checkpoint(text: str) -> str | int:
         f"bad --checkpoint={text}",
         details=["it takes       best, last, avg:N (mean of the last N) or a step"],
     )
+
+
+def runs_of(args: argparse.Namespace) -> tuple[list[pathlib.Path], dict[str, Any]]:
+    """The runs that answer together, `--workdir` first, and what `loading.load` is told of them.
+
+    Raises:
+      ConfigError: one is no run directory, or an option of ensembles is given without one.
+    """
+    others = [pathlib.Path(name) for name in args.ensemble.split(",") if name]
+    if args.ensemble_mean is not None and not others:
+        raise ConfigError(
+            "--ensemble_mean is read only for an ensemble",
+            details=["add            --ensemble=RUN,RUN"],
+        )
+    options: dict[str, Any] = {}
+    if args.ensemble_mean is not None:
+        options["ensemble_mean"] = args.ensemble_mean
+    if args.draft is not None:
+        options["draft"] = require_run(args.draft)
+    return [require_run(path) for path in (args.workdir, *others)], options
 
 
 def require_run(path: pathlib.Path) -> pathlib.Path:

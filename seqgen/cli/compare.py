@@ -44,23 +44,24 @@ def run(args: argparse.Namespace) -> int:
     if args.draws < 100:
         raise ConfigError(f"--draws={args.draws} is too few for an interval; take 100 or more")
     folders = [require_run(args.run_a), require_run(args.run_b)]
-    from seqgen import config, runs
+    from seqgen import config, run_evaluation
     from seqgen.evaluation import significance
     from seqgen.evaluation.references import references_of
 
     options = search_options(args)
     configs = [config.read_json(path / "config.json") for path in folders]
     for path, cfg in zip(folders, configs):
-        if cfg.data.contiguous:
+        if cfg.data.contiguous or cfg.data.labelled:
+            kind = "tells labels" if cfg.data.labelled else "is a run of text without sources"
             raise ConfigError(
-                f"{path} is a run of text without sources: there are no answers to compare",
+                f"{path} {kind}: there are no answers to compare",
                 details=["its figures    seqgen evaluate --workdir=RUN --split=val"],
             )
     results = []
     for path in folders:
         with line_counter(f"{path}: decoded") as progress:
             results.append(
-                runs.evaluate(
+                run_evaluation.evaluate(
                     path,
                     split=args.split,
                     checkpoint=checkpoint,

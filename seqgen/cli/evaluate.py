@@ -7,7 +7,13 @@ import math
 import sys
 from typing import Any
 
-from seqgen.cli.arguments import add_run_arguments, add_verb, parse_checkpoint, require_run
+from seqgen.cli.arguments import (
+    add_answer_arguments,
+    add_run_arguments,
+    add_verb,
+    parse_checkpoint,
+    runs_of,
+)
 from seqgen.cli.counter import line_counter
 from seqgen.cli.text_files import output
 from seqgen.errors import ConfigError
@@ -24,11 +30,13 @@ def add_parser(verbs: Any) -> None:
         verbs,
         "evaluate",
         summary="Score a finished run: loss, perplexity, token accuracy, exact match, BLEU, chrF, "
-        "TER, and the metrics of its config; of a language model on plain text, bits per byte.",
+        "TER, and the metrics of its config; of a language model on plain text, bits per byte; of "
+        "a classifier or tagger, accuracy and F1.",
         examples=EXAMPLES,
         run=run,
     )
     add_run_arguments(parser)
+    add_answer_arguments(parser)
     parser.add_argument(
         "--split",
         help="file stem such as val or test_2016; test = the only test split (default test, or val "
@@ -85,23 +93,22 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate and print."""
     checkpoint = parse_checkpoint(args.checkpoint)
     edges = _edges(args.by_length)
-    metrics = _metrics(args.metrics)
-    workdir = require_run(args.workdir)
-    from seqgen import config, runs
+    metrics = [name for name in args.metrics.split(",") if name]
+    workdirs, companions = runs_of(args)
+    from seqgen import config, run_evaluation
     from seqgen.evaluation import by_length, scores, table
     from seqgen.evaluation.references import references_of
 
-    cfg = config.read_json(workdir / "config.json")
+    cfg = config.read_json(workdirs[0] / "config.json")
     options = search_options(args)
-    if cfg.data.contiguous:
-        _refuse_answers(args)
+    run_evaluation.check_decodes(cfg, _of_answers(args, labelled=cfg.data.labelled))
     if args.three_ways:  # what may fail fails before the work is done
         scores.require_moses()
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(output(args.output)) if args.output else None
         with line_counter("decoded") as progress:
-            report, examples, hypotheses = runs.evaluate(
-                workdir,
+            report, examples, hypotheses = run_evaluation.evaluate(
+                workdirs,
                 split=args.split,
                 checkpoint=checkpoint,
                 overrides=options,
@@ -111,6 +118,7 @@ def run(args: argparse.Namespace) -> int:
                 quantize=args.quantize,
                 shortlist=args.shortlist,
                 progress=progress,
+                **companions,
             )
         if file is not None:
             file.writelines(line + "\n" for line in hypotheses)
@@ -121,7 +129,12 @@ def run(args: argparse.Namespace) -> int:
         "quantize": args.quantize,
         "shortlist": args.shortlist,
     }
-    if not cfg.data.contiguous:
+    if len(workdirs) > 1:
+        facts["ensemble"] = [str(path) for path in workdirs]
+        facts["ensemble_mean"] = args.ensemble_mean or "probs"
+    if args.draft is not None:
+        facts["draft"] = str(args.draft)
+    if not (cfg.data.contiguous or cfg.data.labelled):
         facts |= beam_facts(cfg, options)
     result = {**report, **facts}
     references = [references_of(example) for example in examples]
@@ -141,7 +154,7 @@ def run(args: argparse.Namespace) -> int:
     ways = result.pop("three_ways", {})
     spans = result.pop("intervals", {})  # text without sources has none
     rows = []
-    for name, value in result.items():
+    for name, value in _flat(result):
         text = table.format_value(name, value) if type(value) is float else str(value)
         rows.append((name, text + table.format_interval(name, spans.get(name))))
     for name, row in ways.items():
@@ -155,46 +168,28 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _refuse_answers(args: argparse.Namespace) -> None:
-    """Refuse options about decoded lines, of which text without sources has none."""
-    given = [
-        f"--{name}"
-        for name in ("num_beams", "length_penalty", "output", "by_length", "three_ways")
-        if getattr(args, name) not in (None, False)
-    ]
-    if args.quantize != "none":
-        given.append(f"--quantize={args.quantize}")
-    if given:
-        raise ConfigError(
-            f"{', '.join(given)}: the run is of text without sources, and nothing is decoded",
-            details=[
-                "measured are   loss, perplexity, token accuracy, bits per byte and character"
-            ],
-        )
+def _flat(result: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The values, those by label each under a name of its own."""
+    rows = []
+    for name, value in result.items():
+        inner = value.items() if isinstance(value, dict) else [("", value)]
+        rows += [(f"{name} {key}".rstrip(), one) for key, one in inner]
+    return rows
+
+
+def _of_answers(args: argparse.Namespace, *, labelled: bool) -> list[str]:
+    """Which options about decoded lines are given; labels are written as answers are."""
+    names = ("num_beams", "length_penalty", "shortlist", "draft", "by_length", "three_ways")
+    given = [f"--{name}" for name in names if getattr(args, name) not in (None, False)]
+    others = ("metrics", "ensemble" if labelled else "output")
+    given += [f"--{name}" for name in others if getattr(args, name)]
+    return given + ([] if args.quantize == "none" else [f"--quantize={args.quantize}"])
 
 
 def _strict(result: dict[str, Any]) -> dict[str, Any]:
     """`result` as strict JSON takes it: a non-finite value is null, and `non_finite` names it."""
     bad = [k for k, v in result.items() if isinstance(v, float) and not math.isfinite(v)]
     return {**result, **dict.fromkeys(bad), **({"non_finite": bad} if bad else {})}
-
-
-def _metrics(text: str) -> list[str]:
-    from seqgen.evaluation.config import ALL_METRICS
-    from seqgen.types import nearest
-
-    names = [name for name in text.split(",") if name]
-    for name in names:
-        if name not in ALL_METRICS and ":" not in name:
-            guess = nearest(name, ALL_METRICS)
-            raise ConfigError(
-                f"bad --metrics={text}",
-                details=[
-                    *([f"did you mean   {guess}"] if guess else []),
-                    f"it takes       {', '.join(ALL_METRICS)} or module:name",
-                ],
-            )
-    return names
 
 
 def _edges(text: str | None) -> list[int] | None:

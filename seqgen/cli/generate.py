@@ -9,7 +9,13 @@ import math
 import sys
 from typing import Any
 
-from seqgen.cli.arguments import add_run_arguments, add_verb, parse_checkpoint, require_run
+from seqgen.cli.arguments import (
+    add_answer_arguments,
+    add_run_arguments,
+    add_verb,
+    parse_checkpoint,
+    runs_of,
+)
 from seqgen.cli.counter import Totals, line_counter
 from seqgen.cli.evaluate import add_search_arguments, search_options
 from seqgen.cli.text_files import escape, output, read_lines, unescape
@@ -21,6 +27,7 @@ seqgen generate --workdir=RUN --input=test.en --output=test.hyp --num_beams=5
 seqgen generate --workdir=RUN --num_beams=5 --num_return_sequences=5 --scores < test.en
 seqgen generate --workdir=RUN --do_sample --temperature=0.8 --top_p=0.9 --seed=1 < test.en
 seqgen generate --workdir=RUN --do_sample --num_return_sequences=16 --mbr < test.en
+seqgen generate --workdir=RUN --ensemble=RUN2,RUN3 --num_beams=5 < test.en
 seqgen generate --workdir=LM --prompt='ROMEO:\\n' --do_sample --max_new_tokens=100 --stop='\\n\\n'
 seqgen generate --workdir=LM --input=prompts.txt --do_sample --num_return_sequences=3"""
 
@@ -36,6 +43,7 @@ def add_parser(verbs: Any) -> None:
         run=run,
     )
     add_run_arguments(parser)
+    add_answer_arguments(parser)
     parser.add_argument("--input", default="-", metavar="FILE", help="- is stdin (default)")
     parser.add_argument(
         "--prompt",
@@ -44,6 +52,19 @@ def add_parser(verbs: Any) -> None:
         "as it is, several with an empty line between them",
     )
     parser.add_argument("--output", default="-", metavar="FILE", help="- is stdout (default)")
+    add_decode_arguments(parser)
+    parser.add_argument(
+        "--scores", action="store_true", help="put the score and a tab before each answer"
+    )
+    parser.add_argument(
+        "--mbr",
+        action="store_true",
+        help="of the answers to a line, put out the one nearest to all by chrF",
+    )
+
+
+def add_decode_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the search; what is not given stands as in the run's config."""
     add_search_arguments(parser)
     parser.add_argument(
         "--num_return_sequences", type=int, metavar="N", help="output lines for each input line"
@@ -69,6 +90,15 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--length_penalty_kind", metavar="KIND", help="length, wu or none (docs/decoding.md)"
     )
+    parser.add_argument(
+        "--num_beam_groups", type=int, metavar="G", help="diverse beam search by so many groups"
+    )
+    parser.add_argument(
+        "--diversity_penalty", type=float, metavar="X", help="... off a logit that others just took"
+    )
+    parser.add_argument(
+        "--coverage_penalty", type=float, metavar="BETA", help="beams: off what leaves sources out"
+    )
     parser.add_argument("--early_stopping", metavar="RULE", help="safe, first or heuristic")
     parser.add_argument(
         "--suppress_unk", action="store_const", const=True, help="never answer an unknown token"
@@ -86,6 +116,15 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--typical_p", type=float, metavar="P", help="sampling: tokens of typical surprise, mass P"
     )
+    parser.add_argument(
+        "--contrastive_k", type=int, metavar="K", help="contrastive search among K likeliest tokens"
+    )
+    parser.add_argument(
+        "--penalty_alpha", type=float, metavar="A", help="... weight of unlikeness, 0 to 1"
+    )
+    parser.add_argument(
+        "--num_draft_tokens", type=int, metavar="K", help="with --draft: proposed at once"
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="sampling: seed of all draws")
     parser.add_argument("--batch_size", type=int, metavar="N", help="lines decoded together")
     parser.add_argument(
@@ -93,14 +132,6 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument(
         "--max_source_length", type=int, metavar="TOKENS", help="longer lines are cut"
-    )
-    parser.add_argument(
-        "--scores", action="store_true", help="put the score and a tab before each answer"
-    )
-    parser.add_argument(
-        "--mbr",
-        action="store_true",
-        help="of the answers to a line, put out the one nearest to all by chrF",
     )
 
 
@@ -119,6 +150,12 @@ def _add_rules(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--bad_words", action="append", metavar="TEXT", help="never answer it; once for each"
+    )
+    parser.add_argument(
+        "--required_words",
+        action="append",
+        metavar="TEXT",
+        help="every answer holds it (needs beams); once for each",
     )
     parser.add_argument("--forced_prefix", metavar="TEXT", help="every answer begins with it")
     parser.add_argument(
@@ -145,27 +182,38 @@ _OPTIONS = (
     ),
     *("length_penalty_kind", "early_stopping", "suppress_unk", "do_sample", "temperature"),
     *("repetition_penalty", "frequency_penalty", "presence_penalty", "no_repeat_ngram_size"),
-    *("bad_words", "forced_prefix", "stop_token_ids", "min_p", "typical_p"),
+    *("bad_words", "required_words", "forced_prefix", "stop_token_ids", "min_p", "typical_p"),
+    *("num_beam_groups", "diversity_penalty", "coverage_penalty"),
+    *("contrastive_k", "penalty_alpha", "num_draft_tokens"),
     *("top_k", "top_p", "seed", "batch_size", "batch_tokens", "max_source_length"),
 )
+
+
+def decode_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of the search that were given."""
+    given = {name: getattr(args, name) for name in _OPTIONS if getattr(args, name) is not None}
+    return search_options(args) | given
 
 
 def run(args: argparse.Namespace) -> int:
     """Read, answer, write."""
     checkpoint = parse_checkpoint(args.checkpoint)
-    workdir = require_run(args.workdir)
-    options = search_options(args)
-    options |= {n: getattr(args, n) for n in _OPTIONS if getattr(args, n) is not None}
-    from seqgen import runs
+    workdirs, companions = runs_of(args)
+    options = decode_options(args)
+    from seqgen import loading
+    from seqgen.filling import Filler
     from seqgen.texts import one_line
 
-    generator = runs.load(
-        workdir,
+    generator = loading.load(
+        workdirs,
         checkpoint=checkpoint,
         compute_dtype=args.compute_dtype,
         quantize=args.quantize,
         shortlist=args.shortlist,
+        **companions,
     )
+    if isinstance(generator, Filler):
+        generator.generate()  # says what to do instead
     lines, write = read_lines(args.input), one_line
     if generator.reads_prompts:
         lines, write = map(unescape, lines), escape

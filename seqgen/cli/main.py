@@ -27,6 +27,8 @@ VERBS = {
     "train": "train a model, or resume where it stopped",
     "evaluate": "score a finished run on a split",
     "generate": "answer lines of text with a finished run",
+    "chat": "converse with a run trained on dialogues",
+    "fill": "fill hidden tokens with a masked language model",
     "compare": "say whether one run is better than another",
     "show": "print the resolved config, or what two configs differ in",
     "bench": "measure models at equal parameters, tokens and time",

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from seqgen.data import cache
-from seqgen.types import BOS_ID, EOS_ID, PAD_ID, Batch, MaskedBatch, Sequences
+from seqgen.types import BOS_ID, EOS_ID, PAD_ID, AnyBatch, Batch, MaskedBatch, Sequences
 
 BatchT = TypeVar("BatchT", Batch, MaskedBatch)
 
@@ -115,25 +115,21 @@ def _place(
     return where
 
 
-def batch_info(batch: Batch | MaskedBatch) -> BatchInfo:
+def batch_info(batch: AnyBatch) -> BatchInfo:
     """Digest, tokens and padding share of a numpy batch."""
-    if isinstance(batch, MaskedBatch):
-        digest = cache.digest_bytes(
-            *(np.ascontiguousarray(leaf).data for leaf in jax.tree.leaves(batch))
-        )
-        tokens = int(np.count_nonzero(batch.text.segments))
-        pad_fraction = 1.0 - tokens / batch.text.ids.size
-        return BatchInfo(digest=digest[:16], tokens=tokens, pad_fraction=pad_fraction)
-    sides = [side for side in (batch.source, batch.target) if side is not None]
-    leaves = [leaf for side in sides for leaf in (side.ids, side.segments, side.positions)]
-    leaves += [batch.labels, batch.weights]
+    leaves = jax.tree.leaves(batch)
     digest = cache.digest_bytes(*(np.ascontiguousarray(leaf).data for leaf in leaves))
-    tokens = int(np.count_nonzero(batch.weights))
-    rows_used = np.asarray(batch.weights).any(axis=1)
-    before = sides[:-1]
-    real = sum(int(np.count_nonzero(np.asarray(side.segments)[rows_used])) for side in before)
-    size = sum(side.ids.size for side in sides)
-    return BatchInfo(digest=digest[:16], tokens=tokens, pad_fraction=1.0 - (real + tokens) / size)
+    if isinstance(batch, MaskedBatch):
+        tokens = real = int(np.count_nonzero(batch.text.segments))
+        size = batch.text.ids.size
+    else:
+        tokens = real = int(np.count_nonzero(batch.weights))
+        size = batch.target.ids.size
+        if batch.source is not None:
+            rows_used = np.asarray(batch.weights).any(axis=1)
+            real += int(np.count_nonzero(np.asarray(batch.source.segments)[rows_used]))
+            size += batch.source.ids.size
+    return BatchInfo(digest=digest[:16], tokens=tokens, pad_fraction=1.0 - real / size)
 
 
 def slice_rows(batch: BatchT, start: int, stop: int) -> BatchT:

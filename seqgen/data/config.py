@@ -4,7 +4,7 @@ import dataclasses
 
 from seqgen.types import option
 
-TOKENIZER_KINDS = ("bpe", "unigram", "word", "char", "byte", "given")
+TOKENIZER_KINDS = ("bpe", "unigram", "word", "char", "byte", "given", "run")
 SOURCE_NAMES = (
     *("text", "plain_text", "jsonl", "dialogue", "tfds", "number_words"),
     *("copy", "reverse", "sort"),
@@ -12,6 +12,7 @@ SOURCE_NAMES = (
 CONTIGUOUS = ("blocks", "streams")
 OBJECTIVES = ("causal", "masked", "span_corruption", "denoising", "prefix")
 NUM_SENTINELS = 100
+TARGETS = ("text", "labels", "tags")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +23,8 @@ class TokenizerConfig:
         "bpe",
         choices=TOKENIZER_KINDS,
         help="SentencePiece BPE or unigram trained on the corpus, words between spaces, "
-        "characters, bytes, or a vocabulary of yours: SentencePiece, WordPiece, byte-level BPE",
+        "characters, bytes, a vocabulary of yours (SentencePiece, WordPiece, byte-level BPE), or "
+        "that of another run",
     )
     vocab_size: int = option(
         10_000,
@@ -43,9 +45,10 @@ class TokenizerConfig:
     path: str = option(
         "",
         help="kind 'given': a SentencePiece .model file, BERT's vocab.txt, GPT-2's vocab.json with "
-        "merges.txt beside it, a tokenizer.json, or a directory with one of the last three",
+        "merges.txt beside it, a tokenizer.json, or a directory with one of the last three; kind "
+        "'run': the run directory, empty = the first of init.runs",
     )
-    target_path: str = option("", help="kind 'given', not joint: the same for the target")
+    target_path: str = option("", help="the same for the target, not joint; empty = as path")
     sampling_alpha: float = option(
         0.0,
         minimum=0.0,
@@ -124,6 +127,12 @@ class DataConfig:
         "",
         help="the same for the output text; in jsonl also a list of texts, of which training reads "
         "the first and scoring all",
+    )
+    targets: str = option(
+        "text",
+        choices=TARGETS,
+        help="what the output side is: text, one label (text or number), or a label for every word "
+        "of the input, both parted by spaces (jsonl: or lists)",
     )
     references_field: str = option(
         "", help="jsonl: field of further texts to score against, a list, in lines that have it"
@@ -235,6 +244,11 @@ class DataConfig:
     def contiguous(self) -> bool:
         """Whether batches hold one running text without sources, and not pairs."""
         return self.batching in CONTIGUOUS
+
+    @property
+    def labelled(self) -> bool:
+        """Whether targets are labels."""
+        return self.targets != "text"
 
     @property
     def streams(self) -> bool:

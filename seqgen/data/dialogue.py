@@ -33,6 +33,7 @@ class DialogueSource:
         self, dialogues: Iterable[tuple[Turn, ...]], *, template: ChatTemplate, fingerprint: str
     ):
         self.fingerprint = fingerprint
+        self._template = template
         self._dialogues = list(dialogues)
         wanted = template.reply_speaker
         self._replies = [
@@ -54,6 +55,22 @@ class DialogueSource:
         turns = self._dialogues[number]
         reply = turns[place]
         return {"source": history_line(turns[:place], reply.speaker), "target": reply.text}
+
+    def vocabulary_texts(self, count: int) -> Iterator[str]:
+        """What a vocabulary is learnt from: the first `count` replies, each after what was said
+        since its speaker's last turn.
+
+        A turn is given once, and twice where all are replies, however many histories it stands in.
+        """
+        if self._template.system_line:
+            yield self._template.system_line
+        for number, place in self._replies[:count]:
+            turns = self._dialogues[number]
+            first = place
+            while first and turns[first - 1].speaker != turns[place].speaker:
+                first -= 1
+            for turn in turns[first : place + 1]:
+                yield turn.text
 
 
 def open_dialogue(cfg: DataConfig) -> dict[str, Source]:
@@ -95,21 +112,3 @@ def read_dialogues(path: Path, template: ChatTemplate) -> Iterator[tuple[Turn, .
             template.turn(turn, where=f"{where} turn {number}")
             for number, turn in enumerate(turns, start=1)
         )
-
-
-def tokenizer_texts(pairs: Iterable[Pair], template: ChatTemplate) -> Iterator[str]:
-    """What a vocabulary is learnt from: the replies, and what was said since the one before.
-
-    A turn is given once, and twice where all are replies, however many histories it stands in.
-    """
-    if template.system_line:
-        yield template.system_line
-    for pair in pairs:
-        history = template.read(pair["source"])
-        new = []
-        for turn in reversed(history.turns):
-            if turn.speaker == history.reply_speaker:
-                break
-            new.append(turn.text)
-        yield from reversed(new)
-        yield pair["target"]

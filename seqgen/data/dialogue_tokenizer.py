@@ -2,12 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from seqgen.data import cache, order
+from seqgen.data import order
+from seqgen.data.base_tokenizer import WrappedTokenizer
 from seqgen.data.chat_template import (
     OMITTED,
     SYSTEM_LINE,
@@ -22,7 +22,7 @@ from seqgen.errors import DataError, labelled
 LEAST_ROOM = 8  # tokens beside the system line
 
 
-class DialogueTokenizer:
+class DialogueTokenizer(WrappedTokenizer):
     """The source side of dialogues: text is what `ChatTemplate.read` reads.
 
     A history is `[system line] [omitted] turn ... turn reply`, where the system line is its mark,
@@ -40,31 +40,43 @@ class DialogueTokenizer:
     """
 
     def __init__(self, inner: ControlTokenizer, template: ChatTemplate):
-        self.inner = inner
+        super().__init__(inner, "dialogue", dataclasses.asdict(template))
         self.template = template
-        self.kind = inner.kind
-        self.multiline = inner.multiline
-        self.options = inner.options
-        self.vocab_size = inner.vocab_size
-        self.vocabulary = inner.fingerprint
-        self.record = {**inner.record, "dialogue": dataclasses.asdict(template)}
-        self.fingerprint = cache.digest_json(
-            ["dialogue", dataclasses.asdict(template), inner.fingerprint]
-        )
         ids = inner.control_ids
         self._end, self._omitted = ids[TURN_END], ids[OMITTED]
         self._speaker = {name: ids[speaker_mark(name)] for name in template.speakers}
-        line = template.system_line
-        self._head = [ids[SYSTEM_LINE], *inner.encode(line), self._end] if line else []
-        self._room = template.max_len - len(self._head) - 2  # for turns, beside reply and EOS
-        if self._room + 2 < LEAST_ROOM:
+        self._mark_of_line = ids[SYSTEM_LINE]
+        self._head, self._room = self._begin(template.system_line)
+
+    def _begin(self, system_line: str) -> tuple[list[int], int]:
+        """Ids of the system line, and the room for turns beside them, the reply's mark and EOS.
+
+        Raises:
+          DataError: it leaves no room for a turn.
+        """
+        head: list[int] = []
+        if system_line:
+            head = [self._mark_of_line, *self.inner.encode(system_line), self._end]
+        room = self.template.max_len - len(head) - 2
+        if room + 2 < LEAST_ROOM:
             raise DataError(
-                f"data.max_source_len={template.max_len} leaves no room for a turn",
+                f"data.max_source_len={self.template.max_len} leaves no room for a turn",
                 details=[
-                    labelled("system line", f"{len(self._head)} tokens"),
-                    labelled("set", f"--config.data.max_source_len={len(self._head) + LEAST_ROOM}"),
+                    labelled("system line", f"{len(head)} tokens"),
+                    labelled("set", f"--config.data.max_source_len={len(head) + LEAST_ROOM}"),
                 ],
             )
+        return head, room
+
+    @property
+    def vocabulary_fingerprint(self) -> str:
+        """That of the replies."""
+        return self.inner.vocabulary_fingerprint
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The control tokens and the template."""
+        return {**self.inner.record, "dialogue": dataclasses.asdict(self.template)}
 
     def encode(self, text: str) -> list[int]:
         """Ids of a history, without BOS_ID and EOS_ID.
@@ -87,38 +99,28 @@ class DialogueTokenizer:
         seeds = (order.fold(seed, turn) for turn in reversed(range(len(history.turns))))
         return self._ids(history, lambda turn: self.inner.sample(turn, seed=next(seeds)))
 
-    def decode(self, ids: Any) -> str:
-        """The texts of a history without its marks."""
-        return self.inner.decode(ids)
-
-    def piece_bytes(self, token_id: int) -> bytes:
-        """What a token adds to a text, in UTF-8; nothing, if it is a mark."""
-        return self.inner.piece_bytes(token_id)
-
     def count_truncated(self, ids: np.ndarray) -> int:
         """How many of the histories in flat `ids` have lost something of their beginning."""
         return int((ids == self._omitted).sum())
 
-    def save(self, path: Path) -> None:
-        """Write what the inner tokenizer is made of."""
-        self.inner.save(path)
-
     def _ids(self, history: History, cut: Callable[[str], Sequence[int]]) -> list[int]:
         reply = self._speaker[history.reply_speaker]
+        head, room = self._head, self._room
+        if history.system_line is not None:
+            head, room = self._begin(history.system_line)
         kept: list[list[int]] = []  # newest first
         used = 0
         for turn in reversed(history.turns):
             ids = [self._speaker[turn.speaker], *cut(turn.text), self._end]
             kept.append(ids)
             used += len(ids)
-            if used > self._room:
+            if used > room:
                 break
-        begin = self._head
-        if used > self._room:
-            begin = [*begin, self._omitted]
-            while used > self._room - 1 and len(kept) > 1:
+        if used > room:
+            head = [*head, self._omitted]
+            while used > room - 1 and len(kept) > 1:
                 used -= len(kept.pop())
-            if used > self._room - 1:
+            if used > room - 1:
                 speaker, *text = kept[0]
-                kept[0] = [speaker, *text[len(text) - (self._room - 2) :]]
-        return [*begin, *(i for ids in reversed(kept) for i in ids), reply]
+                kept[0] = [speaker, *text[len(text) - (room - 2) :]]
+        return [*head, *(i for ids in reversed(kept) for i in ids), reply]

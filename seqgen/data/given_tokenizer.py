@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from seqgen.data import cache
+from seqgen.data.base_tokenizer import BaseTokenizer
 from seqgen.data.config import TokenizerConfig
 from seqgen.data.huggingface_tokenizer import HuggingFaceTokenizer
 from seqgen.data.huggingface_vocabulary import read_vocabulary, vocabulary_files
-from seqgen.data.tokenizer import SavableTokenizer
 from seqgen.errors import ConfigError, labelled
 
 
-def load_given(path: Path, cfg: TokenizerConfig, *, lowercase: bool = False) -> SavableTokenizer:
+def load_given(path: Path, cfg: TokenizerConfig, *, lowercase: bool = False) -> BaseTokenizer:
     """The tokenizer in `path`.
 
     Args:

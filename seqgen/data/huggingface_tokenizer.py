@@ -12,18 +12,18 @@ as one.
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from seqgen.data import cache
+from seqgen.data.base_tokenizer import BaseTokenizer
 from seqgen.data.huggingface_vocabulary import Vocabulary, byte_symbols
 from seqgen.data.tokenizer import real_ids, utf8
 from seqgen.errors import ConfigError, DataError
 from seqgen.types import NUM_CONTROL_IDS
 
 
-class HuggingFaceTokenizer:
+class HuggingFaceTokenizer(BaseTokenizer):
     """A vocabulary that the library cuts text by.
 
     Args:
@@ -32,7 +32,6 @@ class HuggingFaceTokenizer:
 
     Attributes:
       origin: the vocabulary, with the ids that its pieces had.
-      drops_line_space: where a line begins, decoding takes a space off its first piece.
 
     Raises:
       ConfigError: the library is not installed.
@@ -42,10 +41,10 @@ class HuggingFaceTokenizer:
     def __init__(self, vocabulary: Vocabulary, *, lowercase: bool = False):
         self.origin = vocabulary
         self.kind = vocabulary.kind
+        self.unknown_is_word = vocabulary.kind == "wordpiece"
         self.lowercase = lowercase
         self._library = _library_tokenizer(vocabulary)
         self._spelt = [b""] * NUM_CONTROL_IDS + _piece_bytes(vocabulary)
-        self.drops_line_space = self.kind == "wordpiece"
         if self.drops_line_space:
             self._line_end_id = len(self._spelt)
             self._spelt.append(b"\n")
@@ -54,6 +53,11 @@ class HuggingFaceTokenizer:
         self.fingerprint = cache.digest_json(
             [self.kind, vocabulary.settings, vocabulary.space_first, lowercase]
         )
+
+    @property
+    def drops_line_space(self) -> bool:
+        """Where a line begins, decoding takes a space off its first piece."""
+        return self.kind == "wordpiece"
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, without BOS_ID and EOS_ID."""
@@ -69,11 +73,8 @@ class HuggingFaceTokenizer:
     def _cut(self, text: str) -> list[int]:
         if text and self._space_first:
             text = f" {text}"
+        # Not a list of texts at once: for that the library makes a pool of threads.
         return self._library.encode(text, add_special_tokens=False).ids
-
-    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of each text."""
-        return [self.encode(text) for text in texts]  # the library's own makes a pool of threads
 
     def decode(self, ids: Any) -> str:
         """Plain text; bytes that are no UTF-8 become U+FFFD."""
@@ -87,11 +88,6 @@ class HuggingFaceTokenizer:
     def piece_bytes(self, token_id: int) -> bytes:
         """The bytes that a piece is; those that begin a word of WordPiece have a space first."""
         return self._spelt[token_id]
-
-    def sample(self, text: str, *, seed: int) -> list[int]:
-        """`encode`: there is one segmentation."""
-        del seed
-        return self.encode(text)
 
     def save(self, path: Path) -> None:
         """Write the vocabulary as JSON."""

@@ -196,7 +196,10 @@ def _ours(found: dict[str, Any]) -> Vocabulary:
             "model": model,
         },
         their_ids=[i for i, _ in kept],
-        their_controls={**added, **{name: vocab[name] for name in dropped if name in vocab}},
+        their_controls={
+            **added,
+            **{name: i for name, i in vocab.items() if name in dropped},
+        },
         space_first=space_first,
     )
 

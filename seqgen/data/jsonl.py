@@ -23,13 +23,16 @@ def open_jsonl(cfg: DataConfig) -> dict[str, Source]:
     fields = (cfg.source_field or "source", cfg.target_field or "target")
     several = cfg.references_field
     named = (*fields, several) if several else fields
+    labels = [cfg.targets] if cfg.labelled else []
     raw = {}
     for split, path in find_files(Path(cfg.dir)).items():
         raw[split] = RawSplit(
-            fingerprint=digest_json([digest_file(path), named]),
-            read=lambda path=path: read_objects(path, fields=fields, references_field=several),
+            fingerprint=digest_json([digest_file(path), named, *labels]),
+            read=lambda path=path: read_objects(
+                path, fields=fields, references_field=several, targets=cfg.targets
+            ),
         )
-    origin = {"kind": "jsonl", "fields": list(named)}
+    origin = {"kind": "jsonl", "fields": [*named, *labels]}
     return prepare_corpus(raw, origin=origin, cache_dir=cfg.cache_dir)
 
 
@@ -58,7 +61,11 @@ def find_files(directory: Path) -> dict[str, Path]:
 
 
 def read_objects(
-    path: Path, *, fields: tuple[str, str], references_field: str = ""
+    path: Path,
+    *,
+    fields: tuple[str, str],
+    references_field: str = "",
+    targets: str = "text",
 ) -> Iterator[Pair]:
     """The pairs of a file in order.
 
@@ -66,6 +73,7 @@ def read_objects(
       fields: of the source, a text; of the target, a text or a list of texts: the first is the
         target, all are references.
       references_field: of more references, a list of texts, in objects that have it.
+      targets: `data.targets`: a label may be a number, words and their labels may be lists.
 
     Raises:
       DataError: naming file and line, for anything but an object with both fields as text.
@@ -73,6 +81,17 @@ def read_objects(
     for where, item in read_items(path):
         source = _value(item, fields[0], where=where, option="source_field")
         target = _value(item, fields[1], where=where, option="target_field")
+        if targets == "labels":
+            number = type(target) in (int, bool)
+            target = str(target).lower() if number else _text(target, fields[1], where=where)
+        elif targets == "tags":
+            source, target = (
+                " ".join(_texts(side, field, where=where))
+                for side, field in zip((source, target), fields)
+            )
+            words, tags = len(source.split()), len(target.split())
+            if words != tags:
+                raise DataError(f"{where} has {words} words and {tags} labels")
         more = item.get(references_field, []) if references_field else []
         texts = [
             *_texts(target, fields[1], where=where),

@@ -1,5 +1,6 @@
 """A corpus ready for training and evaluation: batches by number, made ahead by a thread."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -9,14 +10,15 @@ from seqgen.data.config import DataConfig
 from seqgen.data.contiguous import ContiguousText, TextSize, cut, eval_windows, text_shape
 from seqgen.data.control_tokens import ControlTokenizer
 from seqgen.data.dialogue_tokenizer import DialogueTokenizer
+from seqgen.data.labels import LabelledRows
 from seqgen.data.objectives import PretrainingText
 from seqgen.data.sources import Pair, Source, make_pair
 from seqgen.data.token_cache import TokenizedSplit, read_all, tokenize_split
 from seqgen.data.tokenizer import utf8
 from seqgen.data.tokenizer_store import Tokenizers
-from seqgen.data.training_set import TrainingSet, eval_plan, overlong, pair_ids
+from seqgen.data.training_set import Assemble, TrainingSet, eval_plan, overlong, pair_ids
 from seqgen.errors import DataError
-from seqgen.types import UNK_ID, Batch, MaskedBatch, nearest
+from seqgen.types import UNK_ID, AnyBatch, nearest
 
 Report = Callable[[str], None]
 
@@ -50,6 +52,7 @@ class TextData:
         self._say = report or (lambda message: None)
         self._tokenized: dict[str, TokenizedSplit] = {}
         self._training: Any = None  # TrainingSet, ContiguousText or PretrainingText
+        self._held_out: dict[tuple[str, int], PretrainingText] = {}  # by split and lines
         self.fingerprint = {
             "corpus": corpus_fingerprint(self.splits, cfg),
             "source_tokenizer": tokenizers.source.fingerprint,
@@ -109,7 +112,7 @@ class TextData:
         seed: int = 0,
         shard_index: int = 0,
         shard_count: int = 1,
-    ) -> Iterator[tuple[Batch | MaskedBatch, BatchInfo]]:
+    ) -> Iterator[tuple[AnyBatch, BatchInfo]]:
         """Batches `start`, `start + 1`, ... without end, made ahead by a background thread.
 
         Batch i is a pure function of (corpus, config, rows_multiple, seed, i): every training
@@ -134,7 +137,7 @@ class TextData:
             )
         training, plan = self._planned(rows_multiple, seed)
 
-        def make(index: int) -> tuple[Batch | MaskedBatch, BatchInfo]:
+        def make(index: int) -> tuple[AnyBatch, BatchInfo]:
             batch = training.batch(plan, index, seed=seed)
             if shard_count > 1:
                 rows = len(batch.labels) // shard_count
@@ -153,7 +156,7 @@ class TextData:
 
     def eval_batches(
         self, split: str, *, max_examples: int = 0, rows_multiple: int = 1
-    ) -> Iterator[Batch | MaskedBatch]:
+    ) -> Iterator[AnyBatch]:
         """The first `max_examples` (0 = all) examples of a split once each, in few shapes.
 
         Pairs over the limits are cut to them; unused rows have weight 0. Of contiguous text, each
@@ -165,8 +168,12 @@ class TextData:
         if not count:
             return
         if self.cfg.contiguous and self.cfg.objective.name != "causal":
-            text = PretrainingText(ids, self.cfg, self._marking(), count=count, held_out=True)
-            yield from text.eval_batches(rows_multiple)
+            key = (split, count)
+            if key not in self._held_out:
+                self._held_out[key] = PretrainingText(
+                    ids, self.cfg, self._marking(), count=count, held_out=True
+                )
+            yield from self._held_out[key].eval_batches(rows_multiple)
             return
         if self.cfg.contiguous:
             shape = text_shape(self.cfg, rows_multiple=rows_multiple)
@@ -178,7 +185,7 @@ class TextData:
         for index in range(plan.batches_per_epoch):
             placed = plan.locate(index)
             pairs = [pair_ids(ids, int(i), self.cfg) for i in placed.examples]
-            yield assemble(placed.shape, pairs, rows=placed.rows)
+            yield self._assemble(placed.shape, pairs, rows=placed.rows)
 
     def examples(self, split: str, max_examples: int = 0) -> list[Pair]:
         """Raw text of the first `max_examples` (0 = all) pairs of a split, in order.
@@ -194,8 +201,11 @@ class TextData:
         case = str.lower if self.cfg.lowercase else str
         # Of a dialogue, the names of the speakers stay as they are.
         source_case = str if self.cfg.source == "dialogue" else case
+        target_case = str if self.cfg.labelled else case
         return [
-            make_pair(source_case(p["source"]), [*map(case, p.get("references", [p["target"]]))])
+            make_pair(
+                source_case(p["source"]), [*map(target_case, p.get("references", [p["target"]]))]
+            )
             for p in pairs
         ]
 
@@ -233,7 +243,7 @@ class TextData:
             ids = self.tokenized("train")
             sample = self._sample if self._sampling else None
             if not self.cfg.contiguous:
-                self._training = TrainingSet(ids, self.cfg, sample=sample)
+                self._training = TrainingSet(ids, self.cfg, sample=sample, assemble=self._assemble)
             elif self.cfg.objective.name == "causal":
                 self._training = ContiguousText(ids.target_ids, self.cfg)
             else:
@@ -247,6 +257,14 @@ class TextData:
         }
         return self._training, plan
 
+    @functools.cached_property
+    def _assemble(self) -> Assemble:
+        if not self.cfg.labelled:
+            return assemble
+        rows = LabelledRows(self.source_tokenizer, several=self.cfg.targets == "tags")
+        limits = (self.cfg.max_source_len - 1, self.cfg.max_target_len - 1)
+        return functools.partial(rows.assemble, limits=limits)
+
     def _marking(self) -> ControlTokenizer:
         assert isinstance(self.target_tokenizer, ControlTokenizer), "objectives have marks"
         return self.target_tokenizer
@@ -258,8 +276,8 @@ class TextData:
 
 
 def _made_ahead(
-    make: Callable[[int], tuple[Batch | MaskedBatch, BatchInfo]], *, start: int, depth: int
-) -> Iterator[tuple[Batch | MaskedBatch, BatchInfo]]:
+    make: Callable[[int], tuple[AnyBatch, BatchInfo]], *, start: int, depth: int
+) -> Iterator[tuple[AnyBatch, BatchInfo]]:
     """make(start), make(start + 1), ..., up to `depth` of them made before they are asked for."""
     import grain  # a second to import, and wanted only here
 

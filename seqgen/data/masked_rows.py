@@ -9,7 +9,7 @@ from seqgen.data.batching import Shape, empty_sequences
 from seqgen.data.config import DataConfig
 from seqgen.data.control_tokens import ControlTokenizer
 from seqgen.data.masking import MaskedRow, MaskRules, mask_tokens
-from seqgen.data.word_starts import find_word_starts, starts_of_words
+from seqgen.data.word_starts import starts_of_words
 from seqgen.types import BOS_ID, MaskedBatch
 
 
@@ -42,7 +42,7 @@ class MaskedRows:
             vocab_size=mask_id, mask_id=mask_id, unit=rules.unit, rate=rules.rate
         )
         self._line_end_id = tokenizer.line_end_id
-        self._starts = None if rules.unit == "token" else find_word_starts(tokenizer)
+        self._starts = None if rules.unit == "token" else tokenizer.word_starts
         self.max_places = max(1, round(rules.rate * (cfg.block_len - 2)))
 
     def hide(self, row: PairText, *, key: tuple[int, ...]) -> tuple[PairText, MaskedRow]:

@@ -8,6 +8,7 @@ where they have several tokens, fewer can be hidden, and none if no word is shor
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -57,6 +58,11 @@ class MaskRules:
                 f"span_stop_rate={self.span_stop_rate} must lie in (0, 1), and "
                 f"max_span_words={self.max_span_words} be at least 1"
             )
+
+    @functools.cached_property
+    def others(self) -> np.ndarray:
+        """Int64 [n], ascending: the tokens that may be put in another's place."""
+        return np.setdiff1d(np.arange(self.vocab_size), (*self.control_ids, self.mask_id))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,8 +115,7 @@ def mask_tokens(
         [draws[span if rules.unit != "span" else span[:1].repeat(len(span))] for span in spans]
         or [np.zeros(0)]
     )
-    others = np.setdiff1d(np.arange(rules.vocab_size), (*rules.control_ids, rules.mask_id))
-    other = others[(uniform(len(ids), *key, 2)[chosen] * len(others)).astype(np.int64)]
+    other = rules.others[(uniform(len(ids), *key, 2)[chosen] * len(rules.others)).astype(np.int64)]
     hidden = ids.copy()
     replaced = np.where(fates < rules.mask_rate + rules.random_rate, other, ids[chosen])
     hidden[chosen] = np.where(fates < rules.mask_rate, rules.mask_id, replaced)

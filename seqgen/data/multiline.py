@@ -2,18 +2,17 @@
 
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from seqgen.data import cache
-from seqgen.data.tokenizer import SavableTokenizer, utf8
+from seqgen.data.base_tokenizer import BaseTokenizer, WrappedTokenizer
+from seqgen.data.tokenizer import utf8
 from seqgen.errors import DataError
 from seqgen.types import EOS_ID
 
 LINE_END = "\n"
 
 
-class MultilineTokenizer:
+class MultilineTokenizer(WrappedTokenizer):
     """A tokenizer of lines that reads and writes whole texts.
 
     A word has the same pieces at the start of a line as inside one, a line end is one id, and the
@@ -22,29 +21,19 @@ class MultilineTokenizer:
     Args:
       inner: cuts one line; the last id that it gives for a line end stands for it.
 
-    Attributes:
-      line_end_id: stands for a line end.
-      drops_line_space: where a line begins, decoding takes a space off its first piece.
-
     Raises:
       DataError: if `inner` cannot write a line end.
     """
 
-    multiline = True
-
-    def __init__(self, inner: SavableTokenizer):
-        self.inner = inner
-        self.kind = inner.kind
-        self.vocab_size = inner.vocab_size
-        self.fingerprint = cache.digest_json(["multiline", inner.fingerprint])
-        self.options = getattr(inner, "options", {})
+    def __init__(self, inner: BaseTokenizer):
+        super().__init__(inner, "multiline")
         found = inner.encode(LINE_END)
         if inner.decode(found[-1:]) != LINE_END:
             raise DataError(
                 "the tokenizer has no piece for a line end, which plain text is full of",
                 details=["take one that knows it, or spells unknown characters in bytes"],
             )
-        self.line_end_id = found[-1]
+        self.multiline, self.line_end_id = True, found[-1]
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, without BOS_ID and EOS_ID."""
@@ -82,17 +71,14 @@ class MultilineTokenizer:
 
     @functools.cached_property
     def drops_line_space(self) -> bool:
-        for token_id in range(self.vocab_size):
-            piece = self.inner.piece_bytes(token_id)
-            if piece.startswith(b" "):
-                return self.inner.decode([token_id]) != piece.decode("utf-8", "replace")
-        return False
+        """Where a line begins, decoding takes a space off its first piece."""
+        spelt = map(self.inner.piece_bytes, range(self.vocab_size))
+        spaced = [i for i, piece in enumerate(spelt) if piece.startswith(b" ")]
+        # A space alone may be a byte, which stays where it is.
+        words = [i for i in spaced if len(self.inner.piece_bytes(i)) > 1]
+        return any(self.inner.decode([i])[:1] != " " for i in (words or spaced)[:1])
 
     def sample(self, text: str, *, seed: int) -> list[int]:
         """`encode`: contiguous text is cut once."""
         del seed
         return self.encode(text)
-
-    def save(self, path: Path) -> None:
-        """Write what the inner tokenizer is made of."""
-        self.inner.save(path)

@@ -21,7 +21,7 @@ from seqgen.data.masked_rows import MaskedRows, PairText, assemble_masked
 from seqgen.data.sentence_pairs import SentencePairs
 from seqgen.data.token_cache import TokenizedSplit
 from seqgen.errors import DataError
-from seqgen.types import BOS_ID, EOS_ID, Batch, MaskedBatch
+from seqgen.types import BOS_ID, EOS_ID, AnyBatch
 
 HELD_OUT_SEED = 0x5EED  # of the damage to held-out text, whatever the seed of a run
 _PAIR, _DAMAGE, _OFFSET = 1, 2, 3  # what a number is drawn for
@@ -119,20 +119,18 @@ class PretrainingText:
         """Share of padding in the first batch."""
         return batch_info(self.batch(plan, 0, seed=0)).pad_fraction
 
-    def batch(self, plan: EpochPlan, index: int, *, seed: int) -> Batch | MaskedBatch:
+    def batch(self, plan: EpochPlan, index: int, *, seed: int) -> AnyBatch:
         """Batch `index`: a pure function of (seed, index)."""
         return self._assemble(plan.shapes()[0], plan.locate(index), seed=seed)
 
-    def eval_batches(self, rows_multiple: int = 1) -> Iterator[Batch | MaskedBatch]:
+    def eval_batches(self, rows_multiple: int = 1) -> Iterator[AnyBatch]:
         """Every example once, in order, the same at every call."""
         shape = self.shape(rows_multiple)
         for first in range(0, len(self), shape.rows):
             numbers = range(first, min(first + shape.rows, len(self)))
             yield self._assemble(shape, [(0, number) for number in numbers], seed=HELD_OUT_SEED)
 
-    def _assemble(
-        self, shape: Shape, places: list[tuple[int, int]], *, seed: int
-    ) -> Batch | MaskedBatch:
+    def _assemble(self, shape: Shape, places: list[tuple[int, int]], *, seed: int) -> AnyBatch:
         if self._masked is not None:
             rows = [
                 self._masked.hide(

@@ -2,15 +2,14 @@
 
 import dataclasses
 import functools
-import itertools
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from seqgen.data import cache
 from seqgen.data.chat_template import ChatTemplate
 from seqgen.data.config import DataConfig, TokenizerConfig
-from seqgen.data.dialogue import tokenizer_texts
+from seqgen.data.dialogue import DialogueSource
 from seqgen.data.given_tokenizer import digest_given
 from seqgen.data.loader import Report, TextData
 from seqgen.data.sources import Source, open_splits
@@ -18,12 +17,13 @@ from seqgen.data.token_cache import read_all
 from seqgen.data.tokenizer_store import (
     TOKENIZER_JSON,
     Tokenizers,
-    build_dialogue_tokenizers,
-    build_multiline_tokenizers,
+    build_line_tokenizer,
     build_tokenizers,
     load_tokenizers,
     read_record,
     save_tokenizers,
+    take_vocabularies,
+    wrap,
 )
 from seqgen.errors import DataError
 
@@ -81,20 +81,24 @@ def _tokenizers(
     """The tokenizers of `workdir`, or of the cache, or trained now."""
     count = min(len(train), cfg.num_examples or len(train))
     settings = dataclasses.asdict(tokenizer_cfg)
+    taken = tokenizer_cfg.kind == "run"
     for field in ("path", "target_path"):
-        if settings[field]:
+        if taken:  # a run may move or go: what was taken from it stays
+            settings[field] = bool(settings[field])
+        elif settings[field]:
             settings[field] = digest_given(settings[field])
-    learnt = tokenizer_cfg.kind not in ("byte", "given")
+    learnt = tokenizer_cfg.kind not in ("byte", "given", "run")
     template = ChatTemplate.of(cfg) if cfg.source == "dialogue" else None
     marks = cfg.objective.marks if cfg.contiguous else None
     made_from = cache.digest_json(
         [
             settings,
             cfg.lowercase,
-            [train.fingerprint, count] if learnt else None,
+            [train.fingerprint, count] if learnt or cfg.labelled else None,
             *(["multiline"] if cfg.contiguous else []),
             *([marks] if marks is not None else []),
             *([dataclasses.asdict(template)] if template else []),
+            *([cfg.targets] if cfg.labelled else []),
         ]
     )
     directory = None if workdir is None else Path(workdir) / "tokenizer"
@@ -105,35 +109,22 @@ def _tokenizers(
                 details=["take another --workdir, or the corpus and settings of that run"],
             )
         return load_tokenizers(directory)
+    targets = functools.partial(_texts, train, count, "target")
+    if taken:
+        say(f"taking the tokenizer of {tokenizer_cfg.path}")
+        vocabularies = take_vocabularies(tokenizer_cfg, lowercase=cfg.lowercase)
+        made = wrap(vocabularies, cfg, target_texts=targets)
+        if directory is not None:
+            cache.build_once(
+                directory, lambda target: save_tokenizers(made, target, made_from=made_from)
+            )
+        return made
     cached = cache.cache_directory(cfg.cache_dir) / "tokenizers" / made_from
 
     def build(target: Path) -> None:
         say(f"making the {tokenizer_cfg.kind} tokenizer")
-
-        def texts(side: str) -> Callable[[], Iterator[str]]:
-            return lambda: (pair[side] for chunk in read_all(train, count) for pair in chunk)
-
-        if cfg.contiguous:
-            made = build_multiline_tokenizers(
-                tokenizer_cfg,
-                texts=texts("target"),
-                lowercase=cfg.lowercase,
-                marks=marks,
-            )
-        elif template:
-            made = build_dialogue_tokenizers(
-                tokenizer_cfg,
-                texts=functools.partial(_turns, train, count, template),
-                template=template,
-                lowercase=cfg.lowercase,
-            )
-        else:
-            made = build_tokenizers(
-                tokenizer_cfg,
-                source_texts=texts("source"),
-                target_texts=texts("target"),
-                lowercase=cfg.lowercase,
-            )
+        vocabularies = _vocabularies(cfg, tokenizer_cfg, train, count)
+        made = wrap(vocabularies, cfg, target_texts=targets)
         save_tokenizers(made, target, made_from=made_from)
 
     cache.build_once(cached, build)
@@ -150,6 +141,25 @@ def _tokenizers(
     return tokenizers
 
 
-def _turns(train: Source, count: int, template: ChatTemplate) -> Iterator[str]:
-    """What the vocabulary of dialogues is learnt from."""
-    return tokenizer_texts(itertools.chain.from_iterable(read_all(train, count)), template)
+def _vocabularies(
+    cfg: DataConfig, tokenizer_cfg: TokenizerConfig, train: Source, count: int
+) -> Tokenizers:
+    """What cuts text, learnt from the first `count` examples (or given)."""
+    source_texts = functools.partial(_texts, train, count, "source")
+    target_texts = functools.partial(_texts, train, count, "target")
+    if cfg.contiguous:
+        return build_line_tokenizer(tokenizer_cfg, texts=target_texts, lowercase=cfg.lowercase)
+    if cfg.source == "dialogue":
+        assert isinstance(train, DialogueSource)
+        source_texts = functools.partial(train.vocabulary_texts, count)
+    unread = cfg.source == "dialogue" or cfg.labelled
+    return build_tokenizers(
+        tokenizer_cfg,
+        source_texts=source_texts,
+        target_texts=(lambda: ()) if unread else target_texts,
+        lowercase=cfg.lowercase,
+    )
+
+
+def _texts(train: Source, count: int, side: str) -> Iterator[str]:
+    return (pair[side] for chunk in read_all(train, count) for pair in chunk)

@@ -15,6 +15,7 @@ import numpy as np
 import sentencepiece
 
 from seqgen.data import cache
+from seqgen.data.base_tokenizer import BaseTokenizer
 from seqgen.data.config import TokenizerConfig
 from seqgen.data.segmentation import Segmenter, build_segmenter
 from seqgen.data.tokenizer import real_ids, utf8
@@ -25,7 +26,7 @@ SPACE_MARK = "\u2581"  # what SentencePiece writes for a space
 _NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
 
 
-class SentencePieceTokenizer:
+class SentencePieceTokenizer(BaseTokenizer):
     """A SentencePiece model behind our ids: control ids 0..3, then its other pieces in their order.
 
     Args:
@@ -57,7 +58,7 @@ class SentencePieceTokenizer:
             raise DataError("not a SentencePiece model", details=["it holds no pieces"])
         self._model = model
         self.lowercase = lowercase
-        self.options = {
+        self._options = {
             "lowercase": lowercase,
             "sampling_alpha": sampling_alpha,
             "sampling_nbest": sampling_nbest,
@@ -86,6 +87,11 @@ class SentencePieceTokenizer:
         )
         marks = [processor.piece_to_id(f"<0x{byte:02X}>") for byte in utf8(SPACE_MARK)]
         self._mark_bytes = marks if all(processor.is_byte(i) for i in marks) else None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the model file does not say."""
+        return self._options
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, without BOS_ID and EOS_ID."""

@@ -74,7 +74,7 @@ def tokenize_split(
 
     Raises:
       StorageError: if the cache cannot be written.
-      DataError: if it stays damaged.
+      DataError: if it stays damaged, or a target has a label that training does not have.
     """
     key = cache.digest_json(
         [
@@ -92,14 +92,16 @@ def tokenize_split(
             report(f"tokenising {num_examples:,} pairs")
         _write(directory, _tokenize(source, tokenizers, num_examples))
 
+    cache.build_once(target, build)
     try:
-        return _open(cache.build_once(target, build))
+        return _open(target)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         if report:
             report(f"token cache {target.name} is damaged ({error}); making it again")
         cache.discard(target)
+    cache.build_once(target, build)
     try:
-        return _open(cache.build_once(target, build))
+        return _open(target)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"the token cache {target} is damaged", details=[str(error)]) from error
 

@@ -1,4 +1,4 @@
-"""Tokenizers of one piece a word, character or byte, and what all tokenizers have in common.
+"""Tokenizers of one piece a word, character or byte.
 
 Control ids are PAD 0, UNK 1, BOS 2, EOS 3 for every kind. They have no written form: no text given
 to `encode` produces one (except UNK, where a character is neither known nor spelt in bytes), and
@@ -9,36 +9,15 @@ import collections
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from seqgen.data import cache
+from seqgen.data.base_tokenizer import BaseTokenizer
 from seqgen.data.config import TokenizerConfig
 from seqgen.types import BOS_ID, EOS_ID, NUM_CONTROL_IDS, PAD_ID, UNK_ID
 
 NUM_BYTES = 256
 _WORD = re.compile(r" ?[^ ]+| ")
-
-
-class SavableTokenizer(Protocol):
-    """What this package asks of its tokenizers beyond `types.Tokenizer`."""
-
-    kind: str
-    vocab_size: int
-    fingerprint: str
-
-    def encode(self, text: str) -> list[int]: ...
-
-    def encode_many(self, texts: Sequence[str]) -> list[list[int]]: ...
-
-    def decode(self, ids: Any) -> str: ...
-
-    def piece_bytes(self, token_id: int) -> bytes: ...
-
-    def sample(self, text: str, *, seed: int) -> list[int]:
-        """One of several segmentations, a pure function of text and seed; `encode` if not on."""
-        ...
-
-    def save(self, path: Path) -> None: ...
 
 
 def real_ids(ids: Any) -> Iterator[int]:
@@ -58,7 +37,7 @@ def utf8(text: str) -> bytes:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode("utf-8")
 
 
-class ByteTokenizer:
+class ByteTokenizer(BaseTokenizer):
     """UTF-8 bytes: id = byte + 4. Nothing is unknown to it."""
 
     kind = "byte"
@@ -74,10 +53,6 @@ class ByteTokenizer:
             text = text.lower()
         return [byte + NUM_CONTROL_IDS for byte in utf8(text)]
 
-    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of each text."""
-        return [self.encode(text) for text in texts]
-
     def decode(self, ids: Any) -> str:
         """Plain text; bytes that are no UTF-8 become U+FFFD."""
         top = self.vocab_size
@@ -89,17 +64,12 @@ class ByteTokenizer:
         """The byte that a token is."""
         return bytes([token_id - NUM_CONTROL_IDS]) if token_id >= NUM_CONTROL_IDS else b""
 
-    def sample(self, text: str, *, seed: int) -> list[int]:
-        """`encode`: there is one segmentation."""
-        del seed
-        return self.encode(text)
-
     def save(self, path: Path) -> None:
         """Write the vocabulary as JSON."""
         cache.write_json(path, {"kind": self.kind, "lowercase": self.lowercase})
 
 
-class TableTokenizer:
+class TableTokenizer(BaseTokenizer):
     """Pieces looked up in a table: characters, or words with the space before them.
 
     Args:
@@ -113,6 +83,7 @@ class TableTokenizer:
         self, pieces: Sequence[str], *, kind: str, byte_fallback: bool, lowercase: bool = False
     ):
         self.kind = kind
+        self.unknown_is_word = kind == "word"
         self.pieces = list(pieces)
         self.byte_fallback = byte_fallback
         self.lowercase = lowercase
@@ -136,10 +107,6 @@ class TableTokenizer:
                 ids.append(UNK_ID)
         return ids
 
-    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of each text."""
-        return [self.encode(text) for text in texts]
-
     def decode(self, ids: Any) -> str:
         """Plain text."""
         spelt = b"".join(self.piece_bytes(i) for i in real_ids(ids) if i < self.vocab_size)
@@ -153,11 +120,6 @@ class TableTokenizer:
         if token_id < self._first:
             return bytes([token_id - NUM_CONTROL_IDS])
         return utf8(self.pieces[token_id - self._first])
-
-    def sample(self, text: str, *, seed: int) -> list[int]:
-        """`encode`: there is one segmentation."""
-        del seed
-        return self.encode(text)
 
     def save(self, path: Path) -> None:
         """Write the vocabulary as JSON."""

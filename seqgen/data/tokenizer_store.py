@@ -1,20 +1,22 @@
 """Making, saving and loading the tokenizers of a run, whatever their kind."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from seqgen.data import cache
+from seqgen.data.base_tokenizer import BaseTokenizer, WrappedTokenizer
 from seqgen.data.chat_template import ChatTemplate
-from seqgen.data.config import TokenizerConfig
+from seqgen.data.config import DataConfig, TokenizerConfig
 from seqgen.data.control_tokens import ControlTokenizer
 from seqgen.data.dialogue_tokenizer import DialogueTokenizer
 from seqgen.data.huggingface_tokenizer import HuggingFaceTokenizer
 from seqgen.data.huggingface_vocabulary import KINDS, Vocabulary
+from seqgen.data.labels import LabelTokenizer, build_labels
 from seqgen.data.multiline import LINE_END, MultilineTokenizer
-from seqgen.data.tokenizer import ByteTokenizer, SavableTokenizer, TableTokenizer, build_table
-from seqgen.errors import ConfigError, DataError
+from seqgen.data.tokenizer import ByteTokenizer, TableTokenizer, build_table
+from seqgen.errors import ConfigError, DataError, labelled
 
 TOKENIZER_JSON = "tokenizer.json"
 
@@ -27,21 +29,29 @@ class Tokenizers:
     vocabulary of the target's.
     """
 
-    source: SavableTokenizer
-    target: SavableTokenizer
+    source: BaseTokenizer
+    target: BaseTokenizer
 
     @property
     def joint(self) -> bool:
         """One vocabulary for both sides."""
-        source, target = (
-            getattr(side, "vocabulary", side.fingerprint) for side in (self.source, self.target)
-        )
-        return source == target
+        return self.source.vocabulary_fingerprint == self.target.vocabulary_fingerprint
 
     @property
     def multiline(self) -> bool:
         """They read text of several lines, without sources."""
-        return getattr(self.target, "multiline", False)
+        return self.target.multiline
+
+    @property
+    def labels(self) -> LabelTokenizer:
+        """The target's, where targets are labels."""
+        assert isinstance(self.target, LabelTokenizer), "the config's check sees to it"
+        return self.target
+
+    @property
+    def written(self) -> BaseTokenizer:
+        """The target's; where targets are labels, and no text is written, the source's."""
+        return self.source if isinstance(self.target, LabelTokenizer) else self.target
 
 
 def build_tokenizers(
@@ -93,61 +103,90 @@ def build_tokenizers(
     )
 
 
-def build_multiline_tokenizers(
-    cfg: TokenizerConfig,
-    *,
-    texts: Callable[[], Iterable[str]],
-    lowercase: bool = False,
-    marks: Sequence[str] | None = None,
+def build_line_tokenizer(
+    cfg: TokenizerConfig, *, texts: Callable[[], Iterable[str]], lowercase: bool = False
 ) -> Tokenizers:
-    """The one tokenizer of text without sources; see `build_tokenizers`.
+    """The one tokenizer of text without sources, line ends too; see `build_tokenizers`.
 
     Args:
       texts: gives the training text line by line, each with its line end.
-      marks: names of control tokens beside `cfg.vocab_size`; None = a tokenizer without them.
-
-    Raises:
-      DataError: also if it could not write a line end.
     """
     from seqgen.data import sentencepiece_tokenizer as pieces
 
     if cfg.kind in ("bpe", "unigram"):
         lines = (text.removesuffix(LINE_END) for text in texts())
-        one: Any = pieces.train_sentencepiece(lines, cfg, lowercase=lowercase, own=(LINE_END,))
-    else:
+        one = pieces.train_sentencepiece(lines, cfg, lowercase=lowercase, own=(LINE_END,))
+        return Tokenizers(one, one)
 
-        def parts() -> Iterator[str]:
-            for text in texts():
-                yield text.removesuffix(LINE_END)
-                yield LINE_END
+    def parts() -> Iterator[str]:
+        for text in texts():
+            yield text.removesuffix(LINE_END)
+            yield LINE_END
 
-        one = build_tokenizers(
-            cfg, source_texts=parts, target_texts=lambda: (), lowercase=lowercase
-        ).target
-    one = MultilineTokenizer(one)
-    if marks is not None:
-        one = ControlTokenizer(one, marks)
-    return Tokenizers(one, one)
+    return build_tokenizers(cfg, source_texts=parts, target_texts=lambda: (), lowercase=lowercase)
 
 
-def build_dialogue_tokenizers(
-    cfg: TokenizerConfig,
+def wrap(
+    vocabularies: Tokenizers,
+    cfg: DataConfig,
     *,
-    texts: Callable[[], Iterable[str]],
-    template: ChatTemplate,
-    lowercase: bool = False,
+    target_texts: Callable[[], Iterable[str]] = lambda: (),
 ) -> Tokenizers:
-    """One vocabulary with the template's control tokens: histories one side, replies the other.
+    """The tokenizers of a corpus, made of those that cut its text.
+
+    Text without sources has one, with the marks of its objective; dialogues have histories on one
+    side and replies on the other, in one vocabulary; labels are those of the training data; pairs
+    take the vocabularies as they are.
 
     Args:
-      texts: of turns, in a fixed order.
+      vocabularies: what cuts text.
+      cfg: of the corpus.
+      target_texts: gives the training targets; read where they are labels.
 
     Raises:
-      DataError: also if the template has no room for a turn; see `build_tokenizers`.
+      DataError: text without sources needs a line end, which the vocabulary cannot write; or the
+        system line leaves no room for a turn; or there are fewer than two labels.
     """
-    made = build_tokenizers(cfg, source_texts=texts, target_texts=lambda: (), lowercase=lowercase)
-    replies = ControlTokenizer(made.target, template.control_names)
-    return Tokenizers(DialogueTokenizer(replies, template), replies)
+    if cfg.labelled:
+        labels = build_labels(target_texts(), several=cfg.targets == "tags")
+        return Tokenizers(vocabularies.source, labels)
+    if cfg.contiguous:
+        one: BaseTokenizer = MultilineTokenizer(vocabularies.target)
+        if cfg.objective.marks is not None:
+            one = ControlTokenizer(one, cfg.objective.marks)
+        return Tokenizers(one, one)
+    if cfg.source == "dialogue":
+        template = ChatTemplate.of(cfg)
+        replies = ControlTokenizer(vocabularies.target, template.control_names)
+        return Tokenizers(DialogueTokenizer(replies, template), replies)
+    return vocabularies
+
+
+def vocabulary_of(tokenizer: BaseTokenizer) -> BaseTokenizer:
+    """What cuts text inside a tokenizer, without what `wrap` put around it."""
+    while isinstance(tokenizer, WrappedTokenizer):
+        tokenizer = tokenizer.inner
+    return tokenizer
+
+
+def take_vocabularies(cfg: TokenizerConfig, *, lowercase: bool) -> Tokenizers:
+    """The bare vocabularies of the runs that `cfg` (kind 'run') names, source and target side.
+
+    Raises:
+      DataError: a run has no tokenizer, or one that treats capitals otherwise than `lowercase`.
+    """
+    paths = (cfg.path, cfg.target_path or cfg.path)
+    runs = {path: load_tokenizers(Path(path) / "tokenizer") for path in dict.fromkeys(paths)}
+    one, other = vocabulary_of(runs[paths[0]].source), vocabulary_of(runs[paths[1]].written)
+    for path, vocabulary in zip(paths, (one, other), strict=True):
+        if vocabulary.lowercase != lowercase:
+            wanted = str(vocabulary.lowercase).lower()
+            raise DataError(
+                f"the tokenizer of {path} has lowercase={wanted}, the data "
+                f"data.lowercase={str(lowercase).lower()}",
+                details=[labelled("choose", f"data.lowercase={wanted}, as that run")],
+            )
+    return Tokenizers(one, one if other.fingerprint == one.fingerprint else other)
 
 
 def save_tokenizers(tokenizers: Tokenizers, directory: Path, *, made_from: str) -> None:
@@ -164,14 +203,14 @@ def save_tokenizers(tokenizers: Tokenizers, directory: Path, *, made_from: str) 
         name = f"{stem}{suffix}"
         tokenizer.save(directory / name)
         entries[side] = {
-            "multiline": getattr(tokenizer, "multiline", False),
+            "multiline": tokenizer.multiline,
             "kind": tokenizer.kind,
             "file": name,
             "file_digest": cache.digest_file(directory / name),
             "fingerprint": tokenizer.fingerprint,
             "vocab_size": tokenizer.vocab_size,
-            "options": getattr(tokenizer, "options", {}),
-            **getattr(tokenizer, "record", {}),
+            "options": tokenizer.options,
+            **tokenizer.record,
         }
     cache.write_json(
         directory / TOKENIZER_JSON,
@@ -209,7 +248,7 @@ def read_record(directory: Path) -> dict[str, Any]:
     return record
 
 
-def _load(directory: Path, entry: dict[str, Any]) -> Any:
+def _load(directory: Path, entry: dict[str, Any]) -> BaseTokenizer:
     from seqgen.data import sentencepiece_tokenizer as pieces
 
     try:
@@ -221,23 +260,28 @@ def _load(directory: Path, entry: dict[str, Any]) -> Any:
             raise ValueError(f"{path} was changed after it was saved")
         fields = {} if entry["kind"] == "sentencepiece" else cache.read_json(path)
         if entry["kind"] == "sentencepiece":
-            one: Any = pieces.SentencePieceTokenizer(path.read_bytes(), **entry["options"])
+            one: BaseTokenizer = pieces.SentencePieceTokenizer(
+                path.read_bytes(), **entry["options"]
+            )
         elif entry["kind"] in KINDS.values():
             one = HuggingFaceTokenizer(
                 Vocabulary(**fields["vocabulary"]), lowercase=fields["lowercase"]
             )
         elif entry["kind"] == "byte":
             one = ByteTokenizer(lowercase=fields["lowercase"])
+        elif entry["kind"] == "labels":
+            one = LabelTokenizer(fields["labels"], several=fields["several"])
         else:
             one = TableTokenizer(fields.pop("pieces"), **fields)
         if entry.get("multiline"):
             one = MultilineTokenizer(one)
-        if "controls" in entry:
-            one = ControlTokenizer(one, entry["controls"])
-        if "dialogue" in entry:
-            options = {**entry["dialogue"], "speakers": tuple(entry["dialogue"]["speakers"])}
-            one = DialogueTokenizer(one, ChatTemplate(**options))
-        return one
+        if "controls" not in entry:
+            return one
+        marked = ControlTokenizer(one, entry["controls"])
+        if "dialogue" not in entry:
+            return marked
+        options = {**entry["dialogue"], "speakers": tuple(entry["dialogue"]["speakers"])}
+        return DialogueTokenizer(marked, ChatTemplate(**options))
     except ConfigError:  # not installed
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -12,7 +12,7 @@ from seqgen.data.config import DataConfig
 from seqgen.data.packing import PackingPlan, choose_row
 from seqgen.data.token_cache import TokenizedSplit
 from seqgen.errors import DataError
-from seqgen.types import Batch
+from seqgen.types import Batch, MaskedBatch
 
 SAMPLING_ROOM = 0.75  # a plan leaves room for this share of the sampled segmentations
 _PROBES = 200
@@ -21,6 +21,7 @@ MAX_EVAL_BUCKETS = 4
 
 Plan = BucketPlan | PackingPlan
 Sample = Callable[[int, int, int], list[int]]
+Assemble = Callable[..., Batch | MaskedBatch]
 
 
 def overlong(ids: TokenizedSplit, cfg: DataConfig) -> np.ndarray:
@@ -50,6 +51,7 @@ class TrainingSet:
       ids: the tokenised train split.
       cfg: its limits, policies and batch options.
       sample: (example, side 0 or 1, seed) -> ids of a sampled segmentation, or None.
+      assemble: puts pairs of ids into a batch, as `batching.assemble` does.
 
     Attributes:
       counts: how many are used, dropped and truncated; drops add up to the split.
@@ -58,8 +60,16 @@ class TrainingSet:
       DataError: if none is left.
     """
 
-    def __init__(self, ids: TokenizedSplit, cfg: DataConfig, *, sample: Sample | None = None):
+    def __init__(
+        self,
+        ids: TokenizedSplit,
+        cfg: DataConfig,
+        *,
+        sample: Sample | None = None,
+        assemble: Assemble = assemble,
+    ):
         self._ids = ids
+        self._assemble = assemble
         self._cfg = cfg
         self._sample = sample
         self._plans: dict[tuple[int, int], Plan] = {}
@@ -119,14 +129,14 @@ class TrainingSet:
         real = source_lens[self._examples].sum() + target_lens[self._examples].sum()
         return round(1.0 - float(real) / plan.epoch_size, 4)
 
-    def batch(self, plan: Plan, index: int, *, seed: int) -> Batch:
+    def batch(self, plan: Plan, index: int, *, seed: int) -> Batch | MaskedBatch:
         """Batch `index`: a pure function of (seed, index)."""
         placed = plan.locate(index)
         if self._sample is None:
             pairs = [pair_ids(self._ids, int(i), self._cfg) for i in placed.examples]
         else:
             pairs = [self._sampled(int(i), seed=seed, epoch=placed.epoch) for i in placed.examples]
-        return assemble(placed.shape, pairs, rows=placed.rows)
+        return self._assemble(placed.shape, pairs, rows=placed.rows)
 
     def _sampled(self, example: int, *, seed: int, epoch: int) -> tuple[Any, Any]:
         """A segmentation of this epoch; the best one if none drawn keeps to the planned room."""

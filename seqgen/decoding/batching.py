@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from seqgen.decoding.config import DecodeConfig
+from seqgen.decoding.id_tables import power_of_two
 from seqgen.types import PAD_ID, Sequences
 
 
@@ -15,7 +16,7 @@ def plan_batches(lengths: Sequence[int], config: DecodeConfig) -> list[list[int]
     rows of all but the last batch of a width is a power of two (or `batch_size`).
     """
     order = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
-    copies = max(config.num_beams, config.num_return_sequences)
+    copies = max(config.num_beams, config.num_return_sequences, config.contrastive_k)
     batches = []
     while order:
         width = round_width(lengths[order[0]])
@@ -35,7 +36,7 @@ def pad_rows(
     A repeated row does what its original does, so it never makes the search take another step.
     The width is 16, 32, 48, 64, 96, 128, ... at most `limit`.
     """
-    rows = min(config.batch_size, 1 << (len(lines) - 1).bit_length())
+    rows = min(config.batch_size, power_of_two(len(lines)))
     width = round_width(max(len(line) for line in lines))
     width = width if limit is None else min(width, limit)
     ids = np.full((rows, width), PAD_ID, np.int32)

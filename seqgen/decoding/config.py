@@ -12,13 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from seqgen.decoding.config_checks import BEAM_OPTIONS, check_options, check_overrides
 from seqgen.decoding.id_tables import forced_ids, stop_ids, word_table
 from seqgen.decoding.length_penalty import LENGTH_PENALTY_KINDS
-from seqgen.errors import ConfigError
-from seqgen.types import Array, nearest, option
+from seqgen.decoding.required_words import RequiredWords, required_table
+from seqgen.types import Array, option
 
-SAMPLING_OPTIONS = ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
-TOKEN_OPTIONS = ("bad_words", "forced_prefix", "stop_token_ids")  # which name tokens
+TOKEN_OPTIONS = ("bad_words", "required_words", "forced_prefix", "stop_token_ids")  # name tokens
 EARLY_STOPPING = ("safe", "first", "heuristic")
 
 
@@ -32,6 +32,9 @@ class SearchShape:
       length_penalty_kind: see `length_penalty.length_penalty`.
       early_stopping: see `DecodeConfig.early_stopping`.
       do_sample: draw tokens instead of taking the best.
+      num_beam_groups: G, groups that the beams are parted into.
+      contrastive_k: candidates of contrastive search; 0 = another search.
+      num_draft_tokens: tokens that a draft proposes at once; read where there is one.
     """
 
     num_beams: int
@@ -39,6 +42,9 @@ class SearchShape:
     length_penalty_kind: str
     early_stopping: str
     do_sample: bool
+    num_beam_groups: int = 1
+    contrastive_k: int = 0
+    num_draft_tokens: int = 0
 
 
 @jax.tree_util.register_dataclass
@@ -72,6 +78,10 @@ class SearchValues:
     bad_words: Array | None = None
     forced_prefix: Array | None = None
     stop_token_ids: Array | None = None
+    diversity_penalty: Array | None = None
+    coverage_penalty: Array | None = None
+    required_words: RequiredWords | None = None
+    penalty_alpha: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +97,24 @@ class DecodeConfig:
     )
     num_return_sequences: int = option(
         1, minimum=1, maximum=256, help="answers a sentence: best ones of a beam, or samples"
+    )
+    num_beam_groups: int = option(
+        1,
+        minimum=1,
+        maximum=256,
+        help="diverse beam search: the beams are parted into so many groups",
+    )
+    diversity_penalty: float = option(
+        0.5,
+        minimum=0.0,
+        maximum=100.0,
+        help="taken off a logit for each beam of an earlier group that just took its token",
+    )
+    coverage_penalty: float = option(
+        0.0,
+        minimum=0.0,
+        maximum=100.0,
+        help="beta: scores fall where attention leaves source tokens out; 0 = off",
     )
     length_penalty: float = option(
         1.0, minimum=-10.0, maximum=10.0, help="alpha: above 0 favours long answers, below 0 short"
@@ -132,9 +160,30 @@ class DecodeConfig:
         0, minimum=0, help="no so many tokens in a row come twice in an answer; 0 = any may"
     )
     bad_words: tuple[str, ...] = option((), help="texts that no answer holds, as they are cut")
+    required_words: tuple[str, ...] = option(
+        (), help="texts that every answer holds, as they are cut; needs several beams"
+    )
     forced_prefix: str = option("", help="text that every answer begins with")
     stop_token_ids: tuple[int, ...] = option(
         (), minimum=0, help="target ids that end an answer as EOS does"
+    )
+    contrastive_k: int = option(
+        0,
+        minimum=0,
+        maximum=256,
+        help="contrastive search among so many likeliest tokens; 0 = off",
+    )
+    penalty_alpha: float = option(
+        0.6,
+        minimum=0.0,
+        maximum=1.0,
+        help="contrastive search: weight of unlikeness to earlier states against probability",
+    )
+    num_draft_tokens: int = option(
+        4,
+        minimum=1,
+        maximum=64,
+        help="speculative decoding: tokens that the draft proposes at once",
     )
     do_sample: bool = option(False, help="draw tokens from the model's distribution")
     temperature: float = option(
@@ -169,23 +218,7 @@ class DecodeConfig:
     )
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            _check_range(field, getattr(self, field.name))
-        if self.do_sample and self.num_beams > 1:
-            raise ConfigError(
-                f"do_sample with num_beams={self.num_beams}",
-                details=["sampling needs num_beams=1", "for several: num_return_sequences"],
-            )
-        if self.max_length and self.min_length >= self.max_length:
-            raise ConfigError(
-                f"min_length={self.min_length} leaves no room below max_length={self.max_length}",
-                details=["both count tokens, and the last one is the end of the sentence"],
-            )
-        if not self.do_sample and self.num_return_sequences > self.num_beams:
-            raise ConfigError(
-                f"num_return_sequences={self.num_return_sequences} with num_beams={self.num_beams}",
-                details=["raise num_beams to at least that, or set do_sample"],
-            )
+        check_options(self)
 
     def replace(self, **overrides: Any) -> "DecodeConfig":
         """A copy with some options changed; one text or id may stand for several.
@@ -197,31 +230,29 @@ class DecodeConfig:
           ConfigError: if an option is unknown (the nearest is named), out of range, or would be
             ignored.
         """
+        check_overrides(self, overrides)
         kinds = {field.name: type(field.default) for field in dataclasses.fields(self)}
-        for name in overrides:
-            if name not in kinds:
-                guess = nearest(name, kinds)
-                raise ConfigError(
-                    f"unknown decode option {name!r}",
-                    details=[f"did you mean   {guess}"]
-                    if guess
-                    else [f"known: {', '.join(kinds)}"],
-                )
         overrides = {n: _several(v) if kinds[n] is tuple else v for n, v in overrides.items()}
-        sampling = overrides.get("do_sample", self.do_sample and overrides.get("num_beams", 1) == 1)
-        idle = [name for name in SAMPLING_OPTIONS if name in overrides]
-        if idle and not sampling:
-            raise ConfigError(
-                f"{', '.join(idle)}: read only when sampling", details=["add            do_sample"]
-            )
         if overrides.get("do_sample") is True:
             overrides.setdefault("num_beams", 1)
         elif overrides.get("num_beams", 1) != 1:
             overrides.setdefault("do_sample", False)
         return dataclasses.replace(self, **overrides)
 
-    def shape(self) -> SearchShape:
-        """The static part."""
+    def plain(self, num_beams: int) -> "DecodeConfig":
+        """Greedy or beam search for one answer, without the options that it would not read.
+
+        Raises:
+          ConfigError: if `num_beams` is out of its range.
+        """
+        aside = ["num_return_sequences", "do_sample", "num_beam_groups", "contrastive_k"]
+        if num_beams == 1:
+            aside += BEAM_OPTIONS
+        defaults = {name: getattr(type(self), name) for name in aside}
+        return dataclasses.replace(self, num_beams=num_beams, **defaults)
+
+    def shape(self, *, drafted: bool = False) -> SearchShape:
+        """The static part; `drafted`: a draft model proposes tokens."""
         return SearchShape(
             num_beams=self.num_beams,
             num_return_sequences=self.num_return_sequences,
@@ -229,20 +260,32 @@ class DecodeConfig:
             # One beam is greedy search or sampling, which end at EOS.
             early_stopping=self.early_stopping if self.num_beams > 1 else EARLY_STOPPING[0],
             do_sample=self.do_sample,
+            num_beam_groups=self.num_beam_groups,
+            contrastive_k=self.contrastive_k,
+            num_draft_tokens=self.num_draft_tokens if drafted else 0,
         )
 
     def values(self, encode: Callable[[str], Sequence[int]] | None = None) -> SearchValues:
         """The traced part.
 
         Args:
-          encode: the target tokenizer's, where `bad_words` or `forced_prefix` are given.
+          encode: the target tokenizer's, where texts are given.
 
         Raises:
-          ConfigError: if `forced_prefix` holds what the vocabulary does not.
+          ConfigError: if `forced_prefix` or `required_words` hold what the vocabulary does not, or
+            these cannot be met.
           ValueError: if a text is given without `encode`.
         """
-        if encode is None and (self.bad_words or self.forced_prefix):
-            raise ValueError("bad_words and forced_prefix are texts: give values(encode)")
+        if encode is None and (self.bad_words or self.forced_prefix or self.required_words):
+            raise ValueError("bad_words and others are texts: give values(encode)")
+        required = None
+        if encode is not None:
+            required = required_table(
+                self.required_words,
+                encode,
+                banned=self.bad_words,
+                stop_token_ids=self.stop_token_ids,
+            )
         return SearchValues(
             length_penalty=jnp.float32(self.length_penalty),
             min_length=jnp.int32(self.min_length),
@@ -262,6 +305,12 @@ class DecodeConfig:
             bad_words=word_table(self.bad_words, encode) if encode else None,
             forced_prefix=forced_ids(self.forced_prefix, encode) if encode else None,
             stop_token_ids=stop_ids(self.stop_token_ids),
+            diversity_penalty=(
+                jnp.float32(self.diversity_penalty) if self.num_beam_groups > 1 else None
+            ),
+            coverage_penalty=_unless(self.coverage_penalty, 0.0),
+            required_words=required,
+            penalty_alpha=jnp.float32(self.penalty_alpha) if self.contrastive_k else None,
         )
 
     def max_len(self, source_len: int) -> int:
@@ -282,33 +331,3 @@ def _unless(value: float, off: float) -> Array | None:
     if value == off:
         return None
     return jnp.int32(value) if isinstance(off, int) else jnp.float32(value)
-
-
-def _check_range(field: dataclasses.Field, value: Any) -> None:
-    low, high = field.metadata["minimum"], field.metadata["maximum"]
-    choices = field.metadata["choices"]
-    if choices is not None and value not in choices:
-        guess = nearest(str(value), choices)
-        details = [f"did you mean   {guess}"] if guess else []
-        details.append(f"it takes       one of {', '.join(choices)}")
-        raise ConfigError(f"bad value for  {field.name}: {value!r}", details=details)
-    kind = type(field.default)
-    if kind is tuple:
-        element = int if low is not None else str
-        right_type = isinstance(value, tuple) and all(type(item) is element for item in value)
-        if not right_type or any(item == "" if low is None else item < low for item in value):
-            takes = f"several {element.__name__}s, "
-            takes += "none empty" if low is None else f"at least {low}"
-            raise ConfigError(
-                f"bad value for  {field.name}: {value!r}", details=[f"it takes       {takes}"]
-            )
-        return
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    right_type = number if kind is float else type(value) is kind
-    inside = right_type and (low is None or value >= low) and (high is None or value <= high)
-    if not inside:
-        limits = f"at least {low}" if high is None else f"{low}..{high}"
-        takes = kind.__name__ if low is None else f"{kind.__name__}, {limits}"
-        raise ConfigError(
-            f"bad value for  {field.name}: {value!r}", details=[f"it takes       {takes}"]
-        )

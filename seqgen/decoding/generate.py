@@ -4,13 +4,17 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from seqgen.decoding.beam_groups import diverse_beam_search
 from seqgen.decoding.beam_search import beam_search
 from seqgen.decoding.config import DecodeConfig, SearchShape, SearchValues
 from seqgen.decoding.constraints import length_limits
+from seqgen.decoding.contrastive import contrastive_search
 from seqgen.decoding.hypotheses import Hypotheses
 from seqgen.decoding.prompts import Prompt
 from seqgen.decoding.sampling import make_row_keys, sample
 from seqgen.decoding.shortlist import Candidates, ShortlistedModel
+from seqgen.decoding.shrinking import run_shrinking
+from seqgen.decoding.speculative import speculate
 from seqgen.models.base import Decodable
 from seqgen.types import Array, Sequences
 
@@ -28,7 +32,8 @@ def generate(
     Args:
       model: a bound model.
       source: B sentences, one a row, ids ending with EOS_ID.
-      config: options; `bad_words` and `forced_prefix` are texts, which `search` alone takes.
+      config: options; of those that are texts (`bad_words`), `search` alone takes what
+        `DecodeConfig.values` makes.
       row_keys: typed PRNG keys [B] of `make_row_keys`; by default line numbers are row numbers.
       max_len: room for an answer, EOS included; by default what the options allow for the width of
         `source`. Answers are cut to it.
@@ -55,6 +60,8 @@ def search(
     max_len: int,
     prompt: Prompt | None = None,
     candidates: Candidates | None = None,
+    draft: Decodable | None = None,
+    run: Any = run_shrinking,
 ) -> Hypotheses:
     """`generate` with the options split into what is static and what is traced.
 
@@ -67,18 +74,30 @@ def search(
       max_len: room for an answer, EOS included (static).
       prompt: for language models, whose `source` is all of a prompt but its last token.
       candidates: the tokens that answers are made of, of `Shortlist.candidates`; None = all.
+      draft: a model of the same vocabulary that proposes `shape.num_draft_tokens` tokens at a time,
+        for greedy search and single samples.
+      run: repeats the steps; a `slices.Slice` gives what is found so far.
     """
     if candidates is not None:
         cut = ShortlistedModel(model, candidates)
-        found = search(cut, source, row_keys, shape=shape, values=values, max_len=max_len)
+        found = search(cut, source, row_keys, shape=shape, values=values, max_len=max_len, run=run)
         return cut.in_whole_vocabulary(found)
-    encoded = model.encode(source)
     if prompt is None:
         source_lengths = jnp.sum(source.segments > 0, axis=1, dtype=jnp.int32)
         limits = length_limits(values, source_lengths, max_len=max_len)
     else:
         limits = prompt.limits
     options: Any = {"shape": shape, "values": values, "max_len": max_len, "prompt": prompt}
+    options["run"] = run
+    if shape.contrastive_k:  # which reads hidden states besides
+        return contrastive_search(model, source, limits, **options)
+    encoded = model.encode(source)
+    if draft is not None:
+        encoded_draft = draft.encode(source)
+        return speculate(model, draft, encoded, encoded_draft, limits, row_keys, **options)
     if shape.num_beams > 1:
-        return beam_search(model, encoded, limits, **options)
+        by_beams = beam_search if shape.num_beam_groups == 1 else diverse_beam_search
+        covers = values.coverage_penalty is not None
+        mask = source.segments > 0 if covers else None
+        return by_beams(model, encoded, limits, source_mask=mask, **options)
     return sample(model, encoded, limits, row_keys, **options)

@@ -22,7 +22,8 @@ def word_table(words: Sequence[str], encode: Encode) -> Array | None:
     rows = [row for row in rows if row and UNK_ID not in row]
     if not rows:
         return None
-    table = np.full((_room(len(rows)), _room(max(map(len, rows)))), ANY_ID, np.int32)
+    shape = power_of_two(len(rows)), power_of_two(max(map(len, rows)))
+    table = np.full(shape, ANY_ID, np.int32)
     for place, row in enumerate(rows):
         table[place, -len(row) :] = row
     return jnp.asarray(table)
@@ -32,17 +33,27 @@ def forced_ids(prefix: str, encode: Encode) -> Array | None:
     """int32 [P] ids of a prefix for `bans.force_prefix`, P a power of two; None without one.
 
     Raises:
-      ConfigError: if it holds what the vocabulary does not.
+      ConfigError: see `written_ids`.
     """
-    ids = list(encode(prefix)) if prefix else []
-    if UNK_ID in ids:
-        raise ConfigError(
-            f"forced_prefix {prefix!r} cannot be written in the target vocabulary",
-            details=["a part of it is the unknown token there"],
-        )
-    if not ids:
+    if not prefix:
         return None
-    return jnp.asarray(ids + [ANY_ID] * (_room(len(ids)) - len(ids)), jnp.int32)
+    ids = written_ids("forced_prefix", prefix, encode)
+    return jnp.asarray([*ids, *[ANY_ID] * (power_of_two(len(ids)) - len(ids))], jnp.int32)
+
+
+def written_ids(name: str, text: str, encode: Encode) -> tuple[int, ...]:
+    """Ids of a text that answers must hold; `name` is the option's.
+
+    Raises:
+      ConfigError: it holds what the vocabulary does not, or has no tokens.
+    """
+    ids = tuple(encode(text))
+    if not ids or UNK_ID in ids:
+        raise ConfigError(
+            f"{name} {text!r} cannot be written in the target vocabulary",
+            details=["a part of it is the unknown token there" if ids else "it has no tokens"],
+        )
+    return ids
 
 
 def stop_ids(ids: Sequence[int]) -> Array | None:
@@ -50,8 +61,10 @@ def stop_ids(ids: Sequence[int]) -> Array | None:
     others = sorted(set(ids) - {EOS_ID})
     if not others:
         return None
-    return jnp.asarray(others + others[-1:] * (_room(len(others)) - len(others)), jnp.int32)
+    room = power_of_two(len(others))
+    return jnp.asarray(others + others[-1:] * (room - len(others)), jnp.int32)
 
 
-def _room(count: int) -> int:
-    return 1 << (count - 1).bit_length()
+def power_of_two(count: int, *, fewest: int = 1) -> int:
+    """The smallest power of two that is at least `count` (1 or more) and `fewest`, itself one."""
+    return max(fewest, 1 << (count - 1).bit_length())

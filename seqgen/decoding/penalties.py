@@ -23,6 +23,32 @@ def count_tokens(ids: Array, position: Array, vocab: int) -> Array:
     return jnp.zeros((batch, beams, vocab)).at[rows, columns, ids].add(generated, mode="drop")
 
 
+def count_choices(tokens: Array, alive: Array, vocab: int) -> Array:
+    """How many beams have just gone on with each token, float32 [B, V].
+
+    Args:
+      tokens: int32 [B, K], the newest of each beam.
+      alive: bool [B, K], beams that count.
+      vocab: V.
+    """
+    rows = jnp.arange(tokens.shape[0])[:, None]
+    counts = jnp.zeros((tokens.shape[0], vocab))
+    return counts.at[rows, tokens].add(alive.astype(jnp.float32), mode="drop")
+
+
+def penalise_choices(logits: Array, taken: Array, penalty: Array) -> Array:
+    """Logits less `penalty` for each beam of an earlier group that has just taken the token.
+
+    Hamming diversity, Vijayakumar et al. 2016, arXiv:1610.02424, section 4.
+
+    Args:
+      logits: float32 [B, K, V].
+      taken: [B, V] of `count_choices`.
+      penalty: float32 scalar, at least 0; 0 changes nothing.
+    """
+    return logits - penalty * taken[:, None]
+
+
 def penalise_repetition(logits: Array, counts: Array, penalty: Array) -> Array:
     """Logits of generated tokens divided by `penalty` where positive, multiplied where negative.
 

@@ -12,15 +12,21 @@ from seqgen.decoding.bans import ban_repeated_ngrams, ban_tokens, ban_words, for
 from seqgen.decoding.config import SearchValues
 from seqgen.decoding.penalties import (
     count_tokens,
+    penalise_choices,
     penalise_frequency,
     penalise_presence,
     penalise_repetition,
 )
+from seqgen.decoding.required_words import end_ids, require_words
 from seqgen.types import EOS_ID, Array
 
 
 def has_penalties(values: SearchValues) -> bool:
     """Whether logits are changed by more than bans, so that scores are not the model's own."""
+    return _has_token_penalties(values) or values.diversity_penalty is not None
+
+
+def _has_token_penalties(values: SearchValues) -> bool:
     penalties = (values.repetition_penalty, values.frequency_penalty, values.presence_penalty)
     return any(penalty is not None for penalty in penalties)
 
@@ -28,17 +34,19 @@ def has_penalties(values: SearchValues) -> bool:
 def apply_rules(logits: Array, ids: Array, state: Any, *, values: SearchValues) -> Array:
     """Logits after penalties and bans; the same object where no rule is on.
 
-    Penalties come first, in vLLM's order (repetition, frequency, presence), then bans; the tokens
-    of a forced prefix come whatever is banned. EOS is never banned here.
+    Penalties come first, in vLLM's order (repetition, frequency, presence), then that of diverse
+    groups, then bans; the tokens of a forced prefix, and those of required words that have no time
+    left, come whatever is banned. EOS is banned here only while required words are missing.
 
     Args:
       logits: float32 [B, K, V], the model's own.
       ids: int32 [B, K, T] tokens generated so far, without the source or the prompt.
-      state: a search's, of which `position` and `limits` are read, and whether it is of a prompt.
+      state: a search's, of which `position` and `limits` are read, whether it is of a prompt, and
+        what single rules need.
       values: numbers of the rules; None = off.
     """
     position = state.position
-    if has_penalties(values):
+    if _has_token_penalties(values):
         counts = count_tokens(ids, position, logits.shape[-1])
         if values.repetition_penalty is not None:
             logits = penalise_repetition(logits, counts, values.repetition_penalty)
@@ -46,6 +54,8 @@ def apply_rules(logits: Array, ids: Array, state: Any, *, values: SearchValues) 
             logits = penalise_frequency(logits, counts, values.frequency_penalty)
         if values.presence_penalty is not None:
             logits = penalise_presence(logits, counts, values.presence_penalty)
+    if values.diversity_penalty is not None:
+        logits = penalise_choices(logits, state.taken, values.diversity_penalty)
     free = logits
     if values.no_repeat_ngram_size is not None:
         free = ban_repeated_ngrams(free, ids, position, values.no_repeat_ngram_size)
@@ -53,10 +63,16 @@ def apply_rules(logits: Array, ids: Array, state: Any, *, values: SearchValues) 
         free = ban_words(free, ids, position, values.bad_words)
     if values.stop_token_ids is not None:
         free = ban_tokens(free, values.stop_token_ids, position < values.min_length)
-    if values.forced_prefix is None:
+    if values.required_words is None and values.forced_prefix is None:
         return free
     # An answer that is cut at its limit needs no last place for EOS.
     room = state.limits if state.stop_states is not None else state.limits - 1
+    if values.required_words is not None:
+        ends = end_ids(values.stop_token_ids)
+        words = values.required_words
+        free = require_words(logits, free, state.word_states, room - position, words, ends)
+    if values.forced_prefix is None:
+        return free
     return force_prefix(logits, free, position, room, values.forced_prefix)
 
 

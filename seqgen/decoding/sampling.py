@@ -1,6 +1,7 @@
 """Greedy search and sampling inside one program, for any `Decodable` model."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +73,7 @@ def sample(
     values: SearchValues,
     max_len: int,
     prompt: Prompt | None = None,
+    run: Any = run_shrinking,
 ) -> Hypotheses:
     """N answers a sentence, token by token: the likeliest token, or one drawn.
 
@@ -85,6 +87,7 @@ def sample(
       values: numbers.
       max_len: T, room for the tokens of one answer; at least every limit.
       prompt: what the answers go on from; without one they begin behind BOS and end with EOS.
+      run: repeats the steps, as `run_shrinking` does.
     """
     batch, answers = limits.shape[0], shape.num_return_sequences
     fold = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))
@@ -104,7 +107,7 @@ def sample(
     )
 
     def step(state: SampleState) -> SampleState:
-        logits, model_state = next_logits(
+        logits, _, model_state = next_logits(
             model, state.model, state.ids, state.position, state.first_ids
         )
         constrain = token_rules(state, values)
@@ -142,7 +145,7 @@ def sample(
             model=model_state,
         )
 
-    found, final = run_shrinking(
+    found, final = run(
         start,
         step=step,
         is_done=lambda state: jnp.all(state.done, axis=1),
@@ -170,10 +173,30 @@ def draw_tokens(logits: Array, keys: Array, values: SearchValues) -> Array:
     Args:
       logits: float32 [B, N, V]; -inf is never drawn.
       keys: typed PRNG keys [B, N].
-      values: `temperature`, `top_k`, `top_p`, `min_p`, `typical_p`.
+      values: those of `filter_logits`.
 
     Returns:
       int32 [B, N].
+    """
+    logits = filter_logits(logits, values)
+    weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
+    heights = jnp.cumsum(weights, axis=-1)
+    draw = jax.vmap(jax.vmap(jax.random.uniform))(keys)[:, :, None] * heights[:, :, -1:]
+    return _first_reached(weights, heights, draw)
+
+
+def draw_ids(weights: Array, uniforms: Array) -> Array:
+    """One id a row by inverting the running sum of weights [..., V] at `uniforms` [...]."""
+    heights = jnp.cumsum(weights, axis=-1)
+    return _first_reached(weights, heights, uniforms[..., None] * heights[..., -1:])
+
+
+def filter_logits(logits: Array, values: SearchValues) -> Array:
+    """Logits [..., V] over the temperature, -inf for tokens that the filters leave out.
+
+    Args:
+      logits: float32.
+      values: `temperature`, `top_k`, `top_p`, `min_p`, `typical_p`.
     """
     logits = logits / values.temperature
     logits = jax.lax.cond(
@@ -186,9 +209,11 @@ def draw_tokens(logits: Array, keys: Array, values: SearchValues) -> Array:
         logits = keep_min_p(logits, values.min_p)
     if values.typical_p is not None:
         logits = keep_typical(logits, values.typical_p)
-    weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
-    heights = jnp.cumsum(weights, axis=-1)
-    draw = jax.vmap(jax.vmap(jax.random.uniform))(keys)[:, :, None] * heights[:, :, -1:]
+    return logits
+
+
+def _first_reached(weights: Array, heights: Array, draw: Array) -> Array:
+    """Where the running sums `heights` [..., V] of `weights` first exceed `draw` [..., 1]."""
     # Rounding in the running sum may make a token of weight 0 look reached: it is never taken.
     reached = (heights > draw) & (weights > 0)
     fallback = jnp.argmax(weights, axis=-1)

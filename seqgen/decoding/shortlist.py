@@ -105,17 +105,23 @@ class ShortlistedModel:
         tokens = self._candidates.ids[tokens]
         output, model = self._model.extend(state["model"], tokens, lengths)
         rows, steps, width = output.hidden.shape
-        logits = self._model.output_logits(output.hidden.reshape(-1, width), self._columns)
+        allowed = jnp.repeat(state["allowed"], rows * steps // len(state["allowed"]), axis=0)
+        hidden = output.hidden.reshape(-1, width)
+        logits = self._model.output_logits(hidden, self._columns, allowed)
         logits = logits.reshape(rows, steps, -1)
-        allowed = jnp.repeat(state["allowed"], rows // len(state["allowed"]), axis=0)
-        logits = jnp.where(allowed[:, None], logits, -jnp.inf)
         return DecodeOutput(logits, output.attention), {**state, "model": model}
 
     def output_columns(self, vocab_ids: Array) -> PyTree:
         return vocab_ids
 
-    def output_logits(self, hidden: Array, columns: PyTree = None) -> Array:
-        return hidden if columns is None else hidden[..., columns]
+    def output_logits(
+        self, hidden: Array, columns: PyTree = None, allowed: Array | None = None
+    ) -> Array:
+        logits = hidden if columns is None else hidden[..., columns]
+        return logits if allowed is None else jnp.where(allowed, logits, -jnp.inf)
+
+    def compared_states(self, hidden: Array) -> Array:
+        return hidden  # logits: `SearchOptions` refuses searches that compare states
 
     def reorder(self, state: PyTree, parents: Array) -> PyTree:
         return {**state, "model": self._model.reorder(state["model"], parents)}

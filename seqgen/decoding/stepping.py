@@ -9,8 +9,8 @@ from seqgen.types import Array, PyTree
 
 def next_logits(
     model: Decodable, state: PyTree, ids: Array, position: Array, first_ids: Array
-) -> tuple[Array, PyTree]:
-    """Logits of the token at `position`, float32 [B, K, V], and the decoder's new state.
+) -> tuple[Array, Array | None, PyTree]:
+    """Logits of the token at `position`, float32 [B, K, V], attention, and the decoder's new state.
 
     Args:
       model: the decoder.
@@ -18,6 +18,10 @@ def next_logits(
       ids: int32 [B, K, T] tokens generated so far.
       position: int32 scalar, how many they are.
       first_ids: int32 [B], what is read where none is generated yet.
+
+    Returns:
+      The second one is `DecodeOutput.attention` of this step, [B * K, 1, S] or None; where nobody
+      reads it, it is no part of the compiled program.
     """
     batch, beams, _ = ids.shape
     rows = batch * beams
@@ -25,7 +29,7 @@ def next_logits(
     newest = jnp.where(position == 0, first_ids[:, None], newest)
     output, state = model.extend(state, newest.reshape(rows, 1), jnp.ones((rows,), jnp.int32))
     logits = model.output_logits(output.hidden[:, 0]).astype(jnp.float32)
-    return logits.reshape(batch, beams, -1), state
+    return logits.reshape(batch, beams, -1), output.attention, state
 
 
 def write_tokens(ids: Array, tokens: Array | int, position: Array) -> Array:

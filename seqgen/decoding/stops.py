@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from seqgen.decoding.id_tables import power_of_two
 from seqgen.types import Array
 
 _FEWEST_STATES = 16
@@ -29,7 +30,7 @@ def stop_table(
     moves, found = _automaton([stop.encode("utf-8", "surrogatepass") for stop in stops])
     count = len(moves)
     used = 2 * count if drops_line_space else count  # a second time for those behind a newline
-    states = max(_FEWEST_STATES, 1 << used.bit_length())
+    states = power_of_two(used + 1, fewest=_FEWEST_STATES)
     table = np.zeros((states, len(pieces)), np.int32)
     known = set().union(*moves, b"\n " if drops_line_space else b"")
     for token, piece in enumerate(pieces):

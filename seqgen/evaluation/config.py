@@ -1,8 +1,10 @@
 """What is measured during training, and how text is compared."""
 
 import dataclasses
+from collections.abc import Iterable
 
-from seqgen.types import option
+from seqgen.errors import refuse
+from seqgen.types import nearest, option
 
 METRICS = ("bleu", "chrf", "ter", "exact_match")  # in every report of `seqgen evaluate`
 ROUGE_METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
@@ -58,6 +60,22 @@ class EvaluationConfig:
         "digits of every script, or single characters",
         choices=ROUGE_TOKENIZERS,
     )
+
+
+def check_metrics(names: Iterable[str], *, option: str) -> None:
+    """Refuse a metric that is none of `ALL_METRICS` and no `module:name`.
+
+    Raises:
+      ConfigError: it names the nearest; `option` is where the names come from.
+    """
+    for name in names:
+        if name not in ALL_METRICS and ":" not in name:
+            guess = nearest(name, ALL_METRICS)
+            refuse(
+                f"bad {option}: {name}",
+                *([("did you mean", guess)] if guess else []),
+                ("it takes", f"{', '.join(ALL_METRICS)} or module:name"),
+            )
 
 
 def score_name(metric: str) -> str:

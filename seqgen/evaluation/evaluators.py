@@ -13,12 +13,12 @@ import numpy as np
 
 from seqgen.data import TextSize
 from seqgen.data.sources import Pair
-from seqgen.evaluation.config import METRICS, EvaluationConfig, score_name
+from seqgen.evaluation.config import EvaluationConfig, score_name
 from seqgen.evaluation.references import references_of
 from seqgen.evaluation.scores import corpus_scores, measured_scores
 from seqgen.evaluation.significance import intervals
 from seqgen.metrics import WeightedMean
-from seqgen.types import Batch, MaskedBatch, Params
+from seqgen.types import AnyBatch, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,6 @@ class Sample:
 
 
 Evaluator = Callable[[Params, int], tuple[dict[str, float], list[Sample]]]
-AnyBatch = Batch | MaskedBatch
 EvalStep = Callable[[Params, AnyBatch], Mapping[str, WeightedMean]]
 Translate = Callable[[Params, Sequence[str]], Sequence[str]]
 
@@ -42,7 +41,7 @@ def teacher_forced_values(
     """Exact means over all real target tokens (each sentence's EOS counts, padding does not).
 
     Args:
-      eval_step: gives WeightedMeans 'nll' (or 'loss') and 'accuracy' of a batch.
+      eval_step: gives WeightedMeans 'loss' (in nats) and 'accuracy' of a batch.
       params: parameters.
       batches: every example once; padded rows have weight 0.
 
@@ -67,14 +66,12 @@ def teacher_forced_values(
     if not totals:
         raise ValueError("nothing to evaluate: no batches")
     means = {name: total / weight if weight else 0.0 for name, (total, weight) in totals.items()}
-    loss = float(means["nll"] if "nll" in means else means["loss"])
-    accuracy = means["accuracy"] if "accuracy" in means else means["token_accuracy"]
-    known = ("nll", "loss", "accuracy", "token_accuracy")
+    loss = float(means.pop("loss"))
     return {
         "loss": loss,
         "perplexity": math.exp(min(loss, 700.0)),
-        "token_accuracy": float(accuracy),
-        **{name: float(mean) for name, mean in means.items() if name not in known},
+        "token_accuracy": float(means.pop("accuracy")),
+        **{name: float(mean) for name, mean in means.items()},
     }
 
 
@@ -195,28 +192,36 @@ def split_report(
     hypotheses: Sequence[str],
     teacher_forced: Mapping[str, float],
     cfg: EvaluationConfig,
+    metrics: Sequence[str],
 ) -> dict[str, Any]:
     """What `seqgen evaluate` reports of one split, beginning with the names that others rely on.
 
+    Args:
+      split: its name.
+      examples: of the split.
+      hypotheses: one an example.
+      teacher_forced: see `teacher_forced_values`.
+      cfg: how text is compared.
+      metrics: names of `evaluation.metrics`.
+
     Returns:
-      'split', 'loss', 'perplexity', 'token_accuracy', 'exact_match', 'bleu', 'chrf', 'ter',
-      'signature', 'chrf_signature', 'ter_signature', the other metrics of `cfg` with their
+      'split', 'loss', 'perplexity', 'token_accuracy', then of `metrics` 'exact_match', 'bleu',
+      'chrf', 'ter', 'signature', 'chrf_signature', 'ter_signature', the others with their
       signatures, 'examples', 'intervals': {metric: [low, high]}, 95 % by the bootstrap, for every
       score that is formed of sums over lines.
     """
-    more = [metric for metric in cfg.metrics if metric not in METRICS]
     scores, statistics = measured_scores(
         hypotheses,
         [references_of(example) for example in examples],
         sources=[example["source"] for example in examples],
-        metrics=(*METRICS, *more),
+        metrics=metrics,
         rules=cfg,
     )
     names = ("exact_match", "bleu", "chrf", "ter", "signature", "chrf_signature", "ter_signature")
     return {
         "split": split,
         **{name: teacher_forced[name] for name in ("loss", "perplexity", "token_accuracy")},
-        **{name: scores.pop(name) for name in names},
+        **{name: scores.pop(name) for name in names if name in scores},
         **scores,
         "examples": len(examples),
         "intervals": {name: [i.low, i.high] for name, i in intervals(statistics).items()},

@@ -1,10 +1,11 @@
-"""Names and layouts of GPT-2 and BERT in Hugging Face's transformers, beside ours, in one table.
+"""Names and layouts of models of Hugging Face's transformers, beside ours, in one table.
 
 A rule stands for one tensor of theirs: where its numbers lie with us, and what has to be done to it
 on the way. Read from left to right the table loads their weights, from right to left it writes
 them. Ours are those of listed layers (`models.layer_stack.unstack_layers`).
 
-Which architecture has which config of ours is said in `models/causal_lm.py`, `models/masked_lm.py`.
+Which architecture has which config of ours is said in `models/causal_lm.py`, `models/masked_lm.py`;
+what Llama's descendants have in `docs/models.md`.
 """
 
 import dataclasses
@@ -113,6 +114,43 @@ BERT = Names(
         f"{_HEAD}.decoder.weight": f"{_EMBEDDINGS}.word_embeddings.weight",
         f"{_HEAD}.decoder.bias": f"{_HEAD}.bias",
     },
+)
+
+
+_LLAMA, _LLAMA_ATTENTION = f"model.layers.{LAYER}", f"model.layers.{LAYER}.self_attn"
+
+
+def _weight(theirs: str, ours: str) -> tuple[Rule, ...]:
+    return (Rule(f"{theirs}.weight", (f"{ours}/kernel",), transpose=True),)
+
+
+# MistralForCausalLM, and LlamaForCausalLM, its output not tied.
+MISTRAL = Names(
+    (
+        *_same("model.embed_tokens.weight", "target_embedding/table"),
+        *_same(f"{_LLAMA}.input_layernorm.weight", f"{_DEC}/self_norm/scale"),
+        *_weight(f"{_LLAMA_ATTENTION}.q_proj", f"{_DEC}/self_attention/query"),
+        *_weight(f"{_LLAMA_ATTENTION}.k_proj", f"{_DEC}/self_attention/key"),
+        *_weight(f"{_LLAMA_ATTENTION}.v_proj", f"{_DEC}/self_attention/value"),
+        *_weight(f"{_LLAMA_ATTENTION}.o_proj", f"{_DEC}/self_attention/out"),
+        *_same(f"{_LLAMA}.post_attention_layernorm.weight", f"{_DEC}/feed_forward_norm/scale"),
+        *_weight(f"{_LLAMA}.mlp.gate_proj", f"{_DEC}/feed_forward/gate"),
+        *_weight(f"{_LLAMA}.mlp.up_proj", f"{_DEC}/feed_forward/up"),
+        *_weight(f"{_LLAMA}.mlp.down_proj", f"{_DEC}/feed_forward/down"),
+        *_same("model.norm.weight", "decoder/final_norm/scale"),
+        *_same("lm_head.weight", "output/table"),
+    ),
+    copies={},
+)
+
+# Qwen3ForCausalLM, its output not tied.
+QWEN3 = Names(
+    (
+        *MISTRAL.rules,
+        *_same(f"{_LLAMA_ATTENTION}.q_norm.weight", f"{_DEC}/self_attention/query_norm/scale"),
+        *_same(f"{_LLAMA_ATTENTION}.k_norm.weight", f"{_DEC}/self_attention/key_norm/scale"),
+    ),
+    copies={},
 )
 
 

@@ -1,10 +1,10 @@
 """Settings of glibc's allocator for training on a CPU, by starting the program once more.
 
 XLA:CPU allocates the buffers of a step and frees them. glibc's defaults give such memory back to
-the kernel, so that each step faults its pages in anew, and a fresh page costs three times the
-bandwidth of a used one. With `TUNED` the memory stays with the process: one arena, no mmap for
-large blocks, no trimming, huge pages (mallopt(3); "Memory Allocation Tunables" in glibc's manual).
-It reads them once, when a process starts; hence the restart, which only a user may ask for.
+the kernel, so that each step faults its pages in anew (benchmarks/results/allocator). With `TUNED`
+the memory stays with the process: one arena, no mmap for large blocks, no trimming, huge pages
+(mallopt(3); "Memory Allocation Tunables" in glibc's manual). glibc reads them once, when a process
+starts; hence the restart, which only a user may ask for.
 """
 
 import importlib.util

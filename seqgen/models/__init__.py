@@ -5,7 +5,9 @@ from typing import Any
 from seqgen.models.causal_lm import CausalLM
 from seqgen.models.checks import check_model
 from seqgen.models.config import ModelConfig, NoDecoderConfig, NoEncoderConfig
+from seqgen.models.copying import CopyingEncoderDecoder
 from seqgen.models.encoder_decoder import EncoderDecoder
+from seqgen.models.labelled import DecoderLabeller, EncoderLabeller
 from seqgen.models.masked_lm import MaskedLM
 from seqgen.nn.parameters import Definition
 
@@ -24,8 +26,12 @@ def build_model(
     Raises:
       ConfigError: if the config contradicts itself or the vocabularies (`check_model`).
     """
-    model: Any = EncoderDecoder
-    if isinstance(config.decoder, NoDecoderConfig):
+    copies = getattr(config.decoder, "copy", False)
+    model: Any = CopyingEncoderDecoder if copies else EncoderDecoder
+    if config.tells_labels:
+        alone = isinstance(config.encoder, NoEncoderConfig)
+        model = DecoderLabeller if alone else EncoderLabeller
+    elif isinstance(config.decoder, NoDecoderConfig):
         model = MaskedLM
     elif isinstance(config.encoder, NoEncoderConfig):
         model = CausalLM

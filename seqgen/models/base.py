@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import jax
 
+from seqgen.losses import Mixture
 from seqgen.types import Array, Batch, Encoded, PyTree, Sequences
 
 
@@ -14,7 +15,7 @@ class DecodeOutput:
     """What `extend` gives for T new tokens.
 
     Attributes:
-      hidden: [R, T, D] states ready for `output_logits`.
+      hidden: [R, T, D] states ready for `output_logits` (wider where the model copies).
       attention: [R, T, S] weights over the source (heads averaged, last layer), or None.
     """
 
@@ -32,6 +33,9 @@ class Prediction:
       bias: [V] or None.
       labels: int32 [B, T].
       weights: float32 [B, T], 0 where a place does not count.
+      mixture: a second way to the labels (copying), or None.
+      coverage: float32 [B, T], what is attended to once more (See et al. 2017, equation 12), for
+        the training loss; or None.
     """
 
     hidden: Array
@@ -39,6 +43,8 @@ class Prediction:
     bias: Array | None
     labels: Array
     weights: Array
+    mixture: Mixture | None = None
+    coverage: Array | None = None
 
 
 class Encoder(Protocol):
@@ -97,6 +103,22 @@ class Decoder(Protocol):
         ...
 
 
+class WeighingDecoder(Decoder, Protocol):
+    """A decoder that tells what it attends to, in `extend` too: what is copied (`models.copying`).
+
+    Its config has the fields `copy` and `coverage`.
+    """
+
+    def read_and_weigh(
+        self, target: Sequences, encoded: Encoded, *, embedded: Array, key: Any = None
+    ) -> tuple[Array, Array]:
+        """Hidden states [B, T, D] as the call gives them, and weights [B, T, S] of the memory.
+
+        The weights carry gradients. They sum to 1, and are 0 where the source is padding.
+        """
+        ...
+
+
 class Decodable(Protocol):
     """What `seqgen.decoding` needs of a model, and all that it may use."""
 
@@ -114,8 +136,17 @@ class Decodable(Protocol):
         """The part of the output layer that belongs to the tokens `vocab_ids` [C] (int32)."""
         ...
 
-    def output_logits(self, hidden: Array, columns: PyTree = None) -> Array:
-        """float32 logits of hidden states [..., D]: [..., V], or [..., C] of `output_columns`."""
+    def output_logits(
+        self, hidden: Array, columns: PyTree = None, allowed: Array | None = None
+    ) -> Array:
+        """float32 logits of hidden states [..., D]: [..., V], or [..., C] of `output_columns`.
+
+        Where `allowed` (bool, broadcast to them) is False they are -inf.
+        """
+        ...
+
+    def compared_states(self, hidden: Array) -> Array:
+        """Of hidden states [..., D] the part [..., E] whose likeness means something."""
         ...
 
     def reorder(self, state: PyTree, parents: Array) -> PyTree: ...

@@ -124,7 +124,7 @@ class CausalLM(TargetSide):
     def encode(self, source: Sequences, *, key: Any = None) -> Encoded:
         """Embeddings of what the rows begin with, as the memory; see `types.no_source`."""
         del key  # dropout comes in the teacher-forced pass, which reads no memory
-        memory = self.vectors(self.target_embedding, source.ids)
+        memory = self.vectors(source.ids)
         summary = jnp.zeros((source.ids.shape[0], 0), jnp.float32)
         return Encoded(memory, source.segments, source.positions, summary)
 

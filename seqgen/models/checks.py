@@ -4,7 +4,7 @@ A whole experiment is checked against them before any data is read, with the siz
 building a model checks again, with the vocabularies and with encoders of the user's own.
 """
 
-from typing import Any
+from typing import Any, NoReturn
 
 from seqgen.errors import refuse
 from seqgen.models.config import (
@@ -17,6 +17,7 @@ from seqgen.models.config import (
     TransformerDecoderConfig,
     TransformerEncoderConfig,
 )
+from seqgen.models.transformer_checks import check_stack
 from seqgen.nn.linear_recurrence import LinearCell
 from seqgen.nn.recurrent import build_cell
 
@@ -29,14 +30,16 @@ def check_model(
     max_source_len: int = 0,
     max_target_len: int = 0,
     block_len: int = 0,
+    labelled_len: int = 0,
 ) -> None:
     """Refuse an architecture that cannot be built; sizes that are not known yet are left out.
 
     Raises:
       ConfigError: heads that do not divide the width, shared embeddings of unequal vocabularies,
-        odd widths under sinusoidal or rotary positions, lengths beyond a learned position table, a
-        recurrent decoder that does not fit its encoder, or reads one where there is none; neither
-        encoder nor decoder.
+        odd widths under sinusoidal or rotary positions, lengths beyond a learned position table,
+        options that the chosen positions would ignore, a recurrent decoder that does not fit its
+        encoder, or reads one where there is none; a copying decoder without anything to copy from,
+        or with a vocabulary of its own; neither encoder nor decoder.
     """
     encoder, longest_row = config.encoder, ("data.max_target_len", max_target_len)
     if isinstance(config.decoder, NoDecoderConfig):
@@ -53,28 +56,67 @@ def check_model(
             ("target", f"{target_vocab_size} tokens"),
             ("either", "tokenizer.joint=true, or model.tie_embeddings=target_output"),
         )
+    if config.source_token_types:
+        _check_source_types(config)
+    _check_copying(config, source_vocab_size, target_vocab_size)
     longest_source = ("data.max_source_len", max_source_len)
     if block_len:
         longest_source = longest_row = ("data.block_len", block_len)
+    if config.tells_labels:
+        _check_head(config)
+        longest_source = longest_row = ("data.max_source_len + 1", labelled_len)
     for side, part, longest in (
         ("encoder", encoder, longest_source),
         ("decoder", config.decoder, longest_row),
     ):
         if isinstance(part, TransformerEncoderConfig | TransformerDecoderConfig):
-            _check_heads(f"model.{side}", part, config.embed_dim)
-            _check_positions(f"model.{side}", part, config.embed_dim, longest)
+            check_stack(f"model.{side}", part, config.embed_dim, longest)
     if isinstance(config.decoder, RecurrentDecoderConfig):
         own = ":" in encoder.kind  # the user's class: its widths show when it is built
         dims = None if own else encoded_dims(encoder, config.embed_dim)
         check_recurrent_decoder(config.decoder, dims)
 
 
+def _check_copying(config: ModelConfig, source_vocab: Any, target_vocab: Any) -> None:
+    decoder = config.decoder
+    if isinstance(decoder, NoDecoderConfig):
+        return
+    if decoder.coverage and not decoder.copy:
+        refuse(
+            "model.decoder.coverage=true is for decoders that copy",
+            ("choose", "model.decoder.copy=true, or coverage=false"),
+        )
+    if not decoder.copy:
+        return
+    if isinstance(config.encoder, NoEncoderConfig):
+        refuse(
+            "model.decoder.copy=true copies what an encoder read, and model.encoder.kind=none",
+            ("choose", "an encoder, such as model.encoder.kind=transformer"),
+        )
+    if isinstance(decoder, RecurrentDecoderConfig) and decoder.attention == "none":
+        refuse(
+            "model.decoder.copy=true copies what is attended to, and model.decoder.attention=none",
+            ("choose", "model.decoder.attention=bahdanau, luong_dot or luong_general"),
+        )
+    if source_vocab != target_vocab:
+        refuse(
+            "model.decoder.copy=true needs one joint vocabulary",
+            ("source", f"{source_vocab} tokens"),
+            ("target", f"{target_vocab} tokens"),
+            ("choose", "tokenizer.joint=true"),
+        )
+
+
 def check_reads_sources(config: ModelConfig) -> None:
     """Refuse a model that has no place for the sources of the data it would be trained on.
+
+    What tells labels reads its texts in any one stack.
 
     Raises:
       ConfigError: it has no encoder, and its rows hold no sources either; or it has no decoder.
     """
+    if config.tells_labels:
+        return
     if isinstance(config.decoder, NoDecoderConfig):
         refuse(
             "model.decoder.kind=none: a masked language model has no place for pairs",
@@ -91,19 +133,42 @@ def check_reads_sources(config: ModelConfig) -> None:
 
 
 def check_carries_state(decoder: Any) -> None:
-    """Refuse a decoder (module or kind of one) whose state does not go on from batch to batch.
+    """Refuse a decoder module whose state does not go on from batch to batch.
 
     Raises:
       ConfigError: it has no `init_carry`.
     """
     if not hasattr(decoder, "init_carry"):
+        refuse_stateless(type(decoder).__name__)
+
+
+def check_weighs(decoder: Any) -> None:
+    """Refuse a decoder module that does not say what it attends to, for models that copy that.
+
+    Raises:
+      ConfigError: it has no `read_and_weigh`.
+    """
+    if not hasattr(decoder, "read_and_weigh"):
         refuse(
-            "data.batching=streams carries a recurrent state from batch to batch, and this decoder "
-            "has none",
-            ("decoder", type(decoder).__name__),
-            ("either", "data.batching=blocks: rows that stand for themselves"),
-            ("or", "a recurrent decoder, such as model.decoder.kind=lstm"),
+            "model.decoder.copy=true copies what is attended to, and "
+            f"{type(decoder).__name__} does not tell that",
+            ("either", "give it the method read_and_weigh (see models/base.py)"),
+            ("or", "model.decoder.copy=false"),
         )
+
+
+def refuse_stateless(decoder: str) -> NoReturn:
+    """Refuse streams for a decoder that has no state to carry.
+
+    Raises:
+      ConfigError: always.
+    """
+    refuse(
+        f"data.batching=streams carries a recurrent state from batch to batch, and {decoder} has "
+        "none",
+        ("either", "data.batching=blocks: rows that stand for themselves"),
+        ("or", "a recurrent decoder, such as model.decoder.kind=lstm"),
+    )
 
 
 def _check_no_encoder(config: ModelConfig, source_vocab: Any, target_vocab: Any) -> None:
@@ -134,6 +199,33 @@ def _check_no_decoder(config: ModelConfig) -> None:
             "model.tie_embeddings=all shares the decoder's embedding, and there is no decoder",
             ("choose", "model.tie_embeddings=target_output, or none"),
         )
+
+
+def _check_head(config: ModelConfig) -> None:
+    both = not isinstance(config.decoder, NoDecoderConfig)
+    if both and not isinstance(config.encoder, NoEncoderConfig):
+        refuse(
+            f"model.head.kind={config.head.kind} stands above one stack, and there are two",
+            ("either", "model.decoder.kind=none: an encoder alone"),
+            ("or", "model.encoder.kind=none: a decoder alone"),
+        )
+    if getattr(config.encoder, "source_prefix", False):
+        refuse(
+            f"model.head.kind={config.head.kind} reads one text a row, and "
+            "model.encoder.source_prefix=true is for two",
+            ("choose", "model.encoder.source_prefix=false"),
+        )
+
+
+def _check_source_types(config: ModelConfig) -> None:
+    types = f"model.source_token_types={config.source_token_types}"
+    if isinstance(config.decoder, NoDecoderConfig):
+        refuse(
+            f"{types} is for encoder-decoders",
+            ("choose", "model.decoder.num_token_types, that of masked language models"),
+        )
+    if isinstance(config.encoder, NoEncoderConfig):
+        refuse(f"{types} is read by an encoder", ("now", "model.encoder.kind=none"))
 
 
 def encoded_dims(
@@ -247,38 +339,3 @@ def _check_copy_bridge(decoder: RecurrentDecoderConfig, encoded: EncodedDims) ->
             ("now", "the {} has one, the {} has none".format(*sides)),
             ("choose", "the same kind on both sides, or model.decoder.bridge=dense"),
         )
-
-
-def _check_heads(where: str, part: Any, width: int) -> None:
-    if width % part.num_heads:
-        refuse(
-            f"{where}.num_heads={part.num_heads} does not divide model.embed_dim={width}",
-            ("choose", f"one of {', '.join(map(str, _divisors(width)))}"),
-        )
-    groups = part.num_kv_heads
-    if groups is not None and part.num_heads % groups:
-        refuse(
-            f"{where}.num_kv_heads={groups} does not divide {where}.num_heads={part.num_heads}",
-            ("choose", f"one of {', '.join(map(str, _divisors(part.num_heads)))}, or none"),
-        )
-
-
-def _check_positions(where: str, part: Any, width: int, longest: tuple[str, int]) -> None:
-    if part.positions == "rotary" and (width // part.num_heads) % 2:
-        refuse(
-            f"rotary positions need an even head width, not {width // part.num_heads}",
-            ("head width", f"model.embed_dim={width} / {where}.num_heads={part.num_heads}"),
-        )
-    if part.positions == "sinusoidal" and width % 2:
-        refuse(f"sinusoidal positions need an even model.embed_dim, not {width}")
-    field, length = longest
-    if part.positions == "learned" and part.max_positions < length:
-        refuse(
-            f"{where}.max_positions={part.max_positions} is less than {field}={length}",
-            ("either", f"raise {where}.max_positions, or lower {field}"),
-            ("or", f"{where}.positions=sinusoidal, which has no limit"),
-        )
-
-
-def _divisors(number: int) -> list[int]:
-    return [d for d in range(1, min(number, 128) + 1) if number % d == 0]

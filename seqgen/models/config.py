@@ -11,6 +11,7 @@ decoder) has its own.
 
 import dataclasses
 
+from seqgen.nn.rotary import SCALINGS
 from seqgen.types import option
 
 RECURRENT_KINDS = ("simple", "lstm", "gru", "mingru", "minlstm", "sru", "ssru")
@@ -72,11 +73,49 @@ class _TransformerConfig:
         minimum=0.0,
         maximum=0.1,
     )
+    qk_norm: bool = option(
+        False, help="RMSNorm of each head's queries and keys (norm_epsilon as for rmsnorm)"
+    )
     positions: str = option(
-        "sinusoidal", help="position signal", choices=("sinusoidal", "learned", "rotary")
+        "sinusoidal",
+        help="position signal: added to embeddings, turning queries and keys, or added to scores "
+        "by distance (alibi; relative = T5's trained buckets)",
+        choices=("sinusoidal", "learned", "rotary", "alibi", "relative"),
     )
     max_positions: int = option(
         512, help="size of the learned position table", minimum=1, maximum=1_000_000
+    )
+    rotary_base: float = option(
+        10_000.0,
+        help="rotary positions: pair i of H / 2 turns by base^(-2i / H) a place",
+        minimum=2.0,
+        maximum=1e9,
+    )
+    rotary_scaling: str = option(
+        "none",
+        help="how rotary positions are slowed down for texts longer than those of training",
+        choices=SCALINGS,
+    )
+    rotary_factor: float = option(
+        1.0, help="how many times longer they are", minimum=1.0, maximum=10_000.0
+    )
+    rotary_original_len: int | None = option(
+        None,
+        help="length of training before, in tokens (yarn, llama3)",
+        minimum=1,
+        maximum=100_000_000,
+    )
+    relative_buckets: int = option(
+        32,
+        help="relative positions: buckets of distances; half of an encoder's for later tokens",
+        minimum=4,
+        maximum=4096,
+    )
+    relative_max_distance: int = option(
+        128,
+        help="relative positions: from where on distances share a bucket",
+        minimum=2,
+        maximum=1_000_000,
     )
     dropout_rate: float = _rate(0.1, "dropout on each sub-layer's output")
     attention_dropout_rate: float = _rate(0.1, "dropout on attention weights")
@@ -85,6 +124,13 @@ class _TransformerConfig:
         help="how attention is computed: all scores at once, some rows at a time, or in blocks; "
         "auto = by shape: at once or by rows up to a million scores a head",
         choices=("auto", "plain", "sliced", "blocked"),
+    )
+    attention_window: int | None = option(
+        None,
+        help="self-attention sees tokens less than so many places away (in an encoder on both "
+        "sides); None = all",
+        minimum=1,
+        maximum=1_000_000,
     )
     activation_dropout_rate: float = _rate(0.0, "dropout inside the feed-forward layer")
     bias: bool = option(True, help="biases in projections and LayerNorm")
@@ -101,9 +147,20 @@ class TransformerEncoderConfig(_TransformerConfig):
     """Transformer encoder (Vaswani et al. 2017 and its usual variants)."""
 
 
+def _copy() -> bool:
+    return option(
+        False, help="may copy tokens of the source, where it attends to it (one vocabulary)"
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class TransformerDecoderConfig(_TransformerConfig):
     """Transformer decoder; attends over the encoder's memory, where there is an encoder."""
+
+    copy: bool = _copy()
+    coverage: bool = option(
+        False, help="copying: a loss on attending twice to a place (train.coverage_weight)"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +225,12 @@ class RecurrentDecoderConfig:
     attention_dim: int = option(
         256, help="width of additive attention's hidden layer", minimum=1, maximum=65536
     )
+    copy: bool = _copy()
+    coverage: bool = option(
+        False,
+        help="copying: a loss on attending twice to a place (train.coverage_weight); bahdanau's "
+        "attention also reads how much each place has had",
+    )
     input_feeding: bool = option(
         False, help="feed the last attentional state into the next step (Luong et al. 2015)"
     )
@@ -207,6 +270,35 @@ class NoDecoderConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TokensHeadConfig:
+    """No head of its own: the model writes or tells tokens."""
+
+    kind: str = option("tokens", help="tokens, by the output layer", choices=("tokens",))
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierHeadConfig:
+    """One label a text, above an encoder alone or a decoder alone."""
+
+    kind: str = option("classifier", help="one label a text", choices=("classifier",))
+    pooling: str = option(
+        "mean",
+        help="what of an encoder's states is read: their mean, or the first one (BERT); a "
+        "decoder gives that of the last token",
+        choices=("mean", "first"),
+    )
+    dropout_rate: float = _rate(0.1, "dropout on what the head reads")
+
+
+@dataclasses.dataclass(frozen=True)
+class TaggerHeadConfig:
+    """One label a word, told at its first token, above an encoder alone or a decoder alone."""
+
+    kind: str = option("tagger", help="one label a word", choices=("tagger",))
+    dropout_rate: float = _rate(0.1, "dropout on what the head reads")
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """Any encoder with any decoder, or either of them alone."""
 
@@ -221,9 +313,24 @@ class ModelConfig:
     )
     scale_embeddings: bool = option(True, help="multiply embeddings by sqrt(embed_dim)")
     output_bias: bool = option(False, help="a bias for each output token")
+    source_token_types: int = option(
+        0,
+        help="above 0: sources are read as a masked language model with so many token types reads "
+        "its first text, the sum with that type's embedding normalised: for encoders of such runs",
+        minimum=0,
+        maximum=16,
+    )
     encoder: TransformerEncoderConfig | RecurrentEncoderConfig | NoEncoderConfig = option(  # noqa: RUF009
         TransformerEncoderConfig(), help="encoder, or none"
     )
     decoder: TransformerDecoderConfig | RecurrentDecoderConfig | NoDecoderConfig = option(  # noqa: RUF009
         TransformerDecoderConfig(), help="decoder, or none"
     )
+    head: TokensHeadConfig | ClassifierHeadConfig | TaggerHeadConfig = option(  # noqa: RUF009
+        TokensHeadConfig(), help="what is told: tokens, or labels"
+    )
+
+    @property
+    def tells_labels(self) -> bool:
+        """Whether targets are labels of texts or words, and not text."""
+        return not isinstance(self.head, TokensHeadConfig)

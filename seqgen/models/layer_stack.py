@@ -63,11 +63,17 @@ def run_layers(
     *,
     key: Any,
     remat: str = "none",
-) -> Array:
-    """`x` through all layers; `call(layer, x, key)` applies one with its own dropout key."""
+    call_last: Callable[[Any, Array, Any], Any] | None = None,
+) -> Any:
+    """`x` through all layers; `call(layer, x, key)` applies one with its own dropout key.
+
+    `call_last`, if given, applies the last one and may give anything, which is what comes out.
+    """
     if isinstance(layers, nnx.List):
         for index, layer in enumerate(layers):
-            step = _recomputed(lambda x, key, layer=layer: call(layer, x, key), remat)
+            is_last = index + 1 == len(layers)
+            apply = call_last if is_last and call_last is not None else call
+            step = _recomputed(lambda x, key, layer=layer, f=apply: f(layer, x, key), remat)
             x = step(x, fold(key, index))
         return x
     graph, state = nnx.split(layers, nnx.Param)
@@ -81,7 +87,12 @@ def run_layers(
         return _recomputed(apply, remat)(state, x, fold(key, index)), None
 
     num_layers = jax.tree.leaves(state)[0].shape[0]
-    return lax.scan(body, x, (jnp.arange(num_layers), state))[0]
+    if call_last is None:
+        return lax.scan(body, x, (jnp.arange(num_layers), state))[0]
+    before, last = jax.tree.map(lambda leaf: leaf[:-1], state), layer_list(layers, num_layers)[-1]
+    x = lax.scan(body, x, (jnp.arange(num_layers - 1), before))[0]
+    step = _recomputed(lambda x, key: call_last(last, x, key), remat)
+    return step(x, fold(key, num_layers - 1))
 
 
 def stack_layers(params: Params, like: Params) -> Params:

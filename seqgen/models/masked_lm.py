@@ -8,7 +8,6 @@ and `output_bias=True`. Parameters start as in the other models here, not from n
 Only the positions that are to be told go through the token head and meet the vocabulary.
 """
 
-import math
 from typing import Any
 
 import jax
@@ -19,15 +18,48 @@ from seqgen.models.base import Prediction
 from seqgen.models.checks import check_model
 from seqgen.models.config import ModelConfig, NoDecoderConfig
 from seqgen.models.encoder_decoder import ENCODERS
+from seqgen.models.stack_input import norm_options, stack_input
 from seqgen.nn.dense import Dense
-from seqgen.nn.dropout import dropout, fold
+from seqgen.nn.dropout import fold
 from seqgen.nn.embedding import Embedding
 from seqgen.nn.norm import LayerNorm
 from seqgen.nn.parameters import param
 from seqgen.types import Array, Encoded, MaskedBatch, Sequences, load_component
 
 
-class MaskedLM(nnx.Module):
+class TextEncoder(nnx.Module):
+    """An encoder with what it reads: embeddings of tokens, positions and kinds of text."""
+
+    def __init__(self, config: ModelConfig, *, vocab_size: int, compute_dtype: str, rngs: nnx.Rngs):
+        assert isinstance(config.decoder, NoDecoderConfig)
+        options: dict[str, Any] = {"compute_dtype": compute_dtype, "rngs": rngs}
+        dim = config.embed_dim
+        self.config = config
+        self.embedding = Embedding(vocab_size, dim, **options)
+        self.token_types = Embedding(config.decoder.num_token_types, dim, **options)
+        self.embedding_norm = LayerNorm(dim, **norm_options(config))
+        build_encoder = load_component(config.encoder.kind, ENCODERS, what="encoder")
+        self.encoder = build_encoder(config.encoder, embed_dim=dim, **options)
+
+    def embed(self, text: Sequences, token_types: Array, *, key: Any = None) -> Array:
+        """What the encoder reads, [B, T, D]: the sum of three embeddings, normalised, dropout."""
+        return stack_input(
+            self.config,
+            self.embedding,
+            text,
+            self.encoder,
+            key,
+            types=self.token_types(token_types),
+            norm=self.embedding_norm,
+        )
+
+    def encode(self, text: Sequences, token_types: Array, *, key: Any = None) -> Encoded:
+        """Rows of text, and int32 [B, T] of which text each token is, to the encoder's states."""
+        embedded = self.embed(text, token_types, key=fold(key, 0))
+        return self.encoder(text, embedded=embedded, key=fold(key, 1))
+
+
+class MaskedLM(TextEncoder):
     """Masked tokens and next sentences, `Trainable` (see `seqgen.models.base`)."""
 
     def __init__(
@@ -47,20 +79,13 @@ class MaskedLM(nnx.Module):
         check_model(
             config, source_vocab_size=source_vocab_size, target_vocab_size=target_vocab_size
         )
-        assert isinstance(config.decoder, NoDecoderConfig)
         options: dict[str, Any] = {"compute_dtype": compute_dtype, "rngs": rngs}
+        super().__init__(config, vocab_size=target_vocab_size, **options)
+        assert isinstance(config.decoder, NoDecoderConfig)
         dim = config.embed_dim
-        epsilon = getattr(config.encoder, "norm_epsilon", None)
-        norm = {} if epsilon is None else {"epsilon": epsilon}
-        self.config = config
-        self.embedding = Embedding(target_vocab_size, dim, **options)
-        self.token_types = Embedding(config.decoder.num_token_types, dim, **options)
-        self.embedding_norm = LayerNorm(dim, **norm)
-        build_encoder = load_component(config.encoder.kind, ENCODERS, what="encoder")
-        self.encoder = build_encoder(config.encoder, embed_dim=dim, **options)
         memory_dim = self.encoder.dims.memory
         self.token_dense = Dense(memory_dim, dim, axes=("embed", None), **options)
-        self.token_norm = LayerNorm(dim, **norm)
+        self.token_norm = LayerNorm(dim, **norm_options(config))
         tied = config.tie_embeddings != "none"
         self.output = None if tied else Embedding(target_vocab_size, dim, **options)
         bias = jnp.zeros(target_vocab_size, jnp.float32)
@@ -69,21 +94,6 @@ class MaskedLM(nnx.Module):
         self.pooler = Dense(memory_dim, dim, axes=("embed", None), **options) if pairs else None
         self.next_sentence = Embedding(2, dim, **options) if pairs else None
         self.next_sentence_bias = param(jnp.zeros(2, jnp.float32), (None,)) if pairs else None
-
-    def embed(self, text: Sequences, token_types: Array, *, key: Any = None) -> Array:
-        """What the encoder reads, [B, T, D]: the sum of three embeddings, normalised, dropout."""
-        scale = math.sqrt(self.config.embed_dim) if self.config.scale_embeddings else 1.0
-        embedded = self.embedding(text.ids) * scale + self.token_types(token_types)
-        if hasattr(self.encoder, "add_positions"):  # recurrent encoders have none
-            embedded = self.encoder.add_positions(
-                embedded, text.positions, max_len=text.ids.shape[1]
-            )
-        return dropout(self.embedding_norm(embedded), self.config.dropout_rate, key)
-
-    def encode(self, text: Sequences, token_types: Array, *, key: Any = None) -> Encoded:
-        """Rows of text, and int32 [B, T] of which text each token is, to the encoder's states."""
-        embedded = self.embed(text, token_types, key=fold(key, 0))
-        return self.encoder(text, embedded=embedded, key=fold(key, 1))
 
     def token_states(self, memory: Array, positions: Array) -> Array:
         """States [B, P, D] of the columns `positions` [B, P], ready for the output layer."""

@@ -154,6 +154,20 @@ class RecurrentDecoder(nnx.Module):
         last = {str(i): state for i, state in enumerate(rows["layers"])}
         return hidden.swapaxes(0, 1), last
 
+    def read_and_weigh(
+        self, target: Sequences, encoded: Encoded, *, embedded: Array, key: Any = None
+    ) -> tuple[Array, Array]:
+        """Teacher-forced hidden states [B, T, D], and the weights over the memory [B, T, S]."""
+        model = self._with_dropped_weights(key)
+        shared, rows = self._start(encoded)
+        num_rows, steps = target.ids.shape
+        drops = self._drops(steps, num_rows, key)
+        hidden, weights, _ = model._advance(
+            shared, rows, embedded.swapaxes(0, 1), drops, attend=True
+        )
+        assert weights is not None, "the config's check sees to it"
+        return hidden.swapaxes(0, 1), weights.swapaxes(0, 1)
+
     def init_decode(
         self, encoded: Encoded, *, max_len: int, num_beams: int = 1, rewindable: bool = False
     ) -> PyTree:
@@ -220,6 +234,8 @@ class RecurrentDecoder(nnx.Module):
         else:
             layers = [layer.initial_state(num_rows) for layer in self.layers]
         rows = {"layers": layers, "length": jnp.zeros(num_rows, jnp.int32)}
+        if getattr(self.attention, "coverage", None) is not None:
+            rows["coverage"] = jnp.zeros(encoded.memory.shape[:2], jnp.float32)
         if self.feed_dim:
             rows["feed"] = jnp.zeros((num_rows, self.feed_dim), jnp.float32)
         return shared, rows
@@ -314,7 +330,11 @@ def _build_attention(
         return None
     if cfg.attention == "bahdanau":
         return AdditiveAttention(
-            cfg.hidden_dim, memory_dim, attention_dim=cfg.attention_dim, **options
+            cfg.hidden_dim,
+            memory_dim,
+            attention_dim=cfg.attention_dim,
+            coverage=cfg.coverage,
+            **options,
         )
     general = cfg.attention == "luong_general"
     return LuongAttention(cfg.hidden_dim, memory_dim, general=general, **options)

@@ -98,17 +98,24 @@ def run_steps(
     if isinstance(attention, AdditiveAttention):
         kernels["query"] = as_float(attention.query.kernel[...])
         constants |= {"keys": shared["keys"], "vector": attention.vector[...]}
+        if attention.coverage is not None:
+            constants["coverage"] = attention.coverage[...]
     else:
         kernels["keys"] = shared["keys"]
         kernels["combine"] = as_float(decoder.combine.kernel[...])
         assert decoder.combine.bias is not None
         biases["combine"] = decoder.combine.bias[...]
 
-    def attend(project: Project, constants: PyTree, query: Array) -> tuple[Array, Array]:
+    def attend(
+        project: Project, constants: PyTree, query: Array, past: Array | None
+    ) -> tuple[Array, Array]:
         mask = constants["mask"]
         if additive:
             by_sentence = project("query", query).reshape(mask.shape[0], -1, cfg.attention_dim)
-            scores = additive_scores(by_sentence, constants["keys"], constants["vector"])
+            covered = None
+            if past is not None:
+                covered = past.reshape(*by_sentence.shape[:2], -1, 1) * constants["coverage"]
+            scores = additive_scores(by_sentence, constants["keys"], constants["vector"], covered)
             scores = project.keep("scores", scores)
         else:
             scores = project("keys", query).reshape(mask.shape[0], -1, mask.shape[1])
@@ -117,10 +124,10 @@ def run_steps(
 
     def step(project: Project, constants: PyTree, carry: PyTree, sliced: PyTree):
         seen, drops, embedded = sliced
-        states, feed = carry["layers"], carry["feed"]
+        states, feed, past = carry["layers"], carry["feed"], carry.get("coverage")
         context = weights = None
         if additive:
-            context, weights = attend(project, constants, states[-1]["h"])
+            context, weights = attend(project, constants, states[-1]["h"], past)
             feed = context
         below, new_states = feed, []
         for i, (layer, state) in enumerate(zip(layers, states)):
@@ -134,19 +141,22 @@ def run_steps(
         if additive:
             result: dict[str, Any] = {"top": below, "context": context}
         else:
-            context, weights = attend(project, constants, below)
+            context, weights = attend(project, constants, below, None)
             feed = jnp.tanh(project("combine", jnp.concatenate([below, context], axis=-1)))
             result = {"hidden": feed}
         if keep_weights:
             result["weights"] = weights
-        fed = keep_where(seen, {"feed": feed}, carry)
+        after = {"feed": feed}
+        if past is not None:
+            after["coverage"] = past + weights
+        fed = keep_where(seen, after, carry)
         return {"layers": new_states, **fed}, result
 
     first: RecurrentLayer = layers[0]
     between = None if drops is None else drops[:-1]
     return time_scan(
         step,
-        {"layers": rows["layers"], "feed": rows["feed"]},
+        {name: rows[name] for name in ("layers", "feed", "coverage") if name in rows},
         (seen, between, x if first.highway else None),
         kernels=kernels,
         biases=biases,

@@ -1,6 +1,5 @@
 """What every model that writes tokens is made around: target embedding, decoder, output layer."""
 
-import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,6 +8,7 @@ from flax import nnx
 from seqgen.models.base import DecodeOutput
 from seqgen.models.config import RECURRENT_KINDS, EncodedDims, ModelConfig
 from seqgen.models.recurrent import RecurrentDecoder
+from seqgen.models.stack_input import stack_input, token_vectors
 from seqgen.models.transformer import TransformerDecoder
 from seqgen.nn.dense import dot
 from seqgen.nn.dropout import dropout, fold
@@ -38,8 +38,8 @@ class TargetSide(nnx.Module):
         dim = self.config.embed_dim
         return Embedding(vocab_size, dim, compute_dtype=self.compute_dtype, rngs=rngs)
 
-    def add_decoder(self, encoded: EncodedDims, *, vocab_size: int, rngs: nnx.Rngs) -> None:
-        """Make decoder and output layer; `encoded` has the widths of what the decoder reads."""
+    def build_decoder(self, encoded: EncodedDims, *, rngs: nnx.Rngs) -> None:
+        """Make the decoder; `encoded` has the widths of what it reads."""
         config = self.config
         build = load_component(config.decoder.kind, DECODERS, what="decoder")
         self.decoder = build(
@@ -49,23 +49,19 @@ class TargetSide(nnx.Module):
             compute_dtype=self.compute_dtype,
             rngs=rngs,
         )
+
+    def add_decoder(self, encoded: EncodedDims, *, vocab_size: int, rngs: nnx.Rngs) -> None:
+        """Make decoder and output layer; `encoded` has the widths of what the decoder reads."""
+        self.build_decoder(encoded, rngs=rngs)
+        config = self.config
         tied = config.tie_embeddings != "none"
         self.output = None if tied else self._new_table(vocab_size, rngs)
         bias = jnp.zeros(vocab_size, jnp.float32)
         self.output_bias = param(bias, ("vocab",)) if config.output_bias else None
 
-    def vectors(self, embedding: Embedding, ids: Array) -> Array:
+    def vectors(self, ids: Array) -> Array:
         """Scaled embeddings [..., D] of token ids, without positions."""
-        scale = math.sqrt(self.config.embed_dim) if self.config.scale_embeddings else 1.0
-        return embedding(ids) * scale
-
-    def embed(self, embedding: Embedding, rows: Sequences, stack: Any, key: Any) -> Array:
-        """Embeddings as a teacher-forced stack reads them: positions added, then dropout."""
-        embedded = self.vectors(embedding, rows.ids)
-        # Stacks that know positions by themselves (recurrent ones) have no such method.
-        if hasattr(stack, "add_positions"):
-            embedded = stack.add_positions(embedded, rows.positions, max_len=rows.ids.shape[1])
-        return dropout(embedded, self.config.dropout_rate, key)
+        return token_vectors(self.config, self.target_embedding, ids)
 
     def teacher_forced(
         self,
@@ -86,14 +82,15 @@ class TargetSide(nnx.Module):
             of the given token with probability `1 - rate` (scheduled sampling, Bengio et al. 2015).
           carry: states that the decoder goes on from (`RecurrentDecoder.read_on`), or None.
         """
-        embedded = self.embed(self.target_embedding, target, self.decoder, fold(key, 2))
+        config, embedding = self.config, self.target_embedding
+        embedded = stack_input(config, embedding, target, self.decoder, fold(key, 2))
         options: dict[str, Any] = {}
         if not (isinstance(teacher_forcing_rate, (int, float)) and teacher_forcing_rate >= 1.0):
             ones = jnp.ones_like(embedded)
             options = {
                 "teacher_forcing_rate": teacher_forcing_rate,
                 "next_embedding": self._feedback,
-                "feedback_scale": dropout(ones, self.config.dropout_rate, fold(key, 2)),
+                "feedback_scale": dropout(ones, config.dropout_rate, fold(key, 2)),
             }
         options |= {"embedded": embedded, "key": fold(key, 3)}
         if carry is None:
@@ -102,7 +99,7 @@ class TargetSide(nnx.Module):
 
     def _feedback(self, hidden: Array) -> Array:
         """Embeddings [..., D] of the likeliest tokens after hidden states [..., D]."""
-        return self.vectors(self.target_embedding, self.output_logits(hidden).argmax(-1))
+        return self.vectors(self.output_logits(hidden).argmax(-1))
 
     def output_kernel(self) -> tuple[Array, Array | None]:
         """The output layer as (kernel [V, D], bias [V] or None)."""
@@ -118,12 +115,22 @@ class TargetSide(nnx.Module):
             kernel = kernel.astype(self.compute_dtype)
         return kernel, None if bias is None else bias[vocab_ids]
 
-    def output_logits(self, hidden: Array, columns: PyTree = None) -> Array:
-        """Float32 logits [..., V] of hidden states [..., D]; of `output_columns` alone [..., C]."""
+    def output_logits(
+        self, hidden: Array, columns: PyTree = None, allowed: Array | None = None
+    ) -> Array:
+        """Float32 logits [..., V] of hidden states [..., D]; of `output_columns` alone [..., C].
+
+        Where `allowed` (bool, broadcast to them) is False they are -inf.
+        """
         kernel, bias = self.output_kernel() if columns is None else columns
         contract = ((hidden.ndim - 1,), (1,))
         logits = dot(hidden, kernel, contract, compute_dtype=self.compute_dtype)
-        return logits if bias is None else logits + bias
+        logits = logits if bias is None else logits + bias
+        return logits if allowed is None else jnp.where(allowed, logits, -jnp.inf)
+
+    def compared_states(self, hidden: Array) -> Array:
+        """Hidden states as they are: their likeness means something (contrastive search)."""
+        return hidden
 
     def init_decode(
         self, encoded: Encoded, *, max_len: int, num_beams: int = 1, rewindable: bool = False
@@ -135,7 +142,7 @@ class TargetSide(nnx.Module):
 
     def extend(self, state: PyTree, tokens: Array, lengths: Array) -> tuple[DecodeOutput, PyTree]:
         """Consume token ids [R, T], of which the first `lengths` [R] are real."""
-        return self.decoder.extend(state, self.vectors(self.target_embedding, tokens), lengths)
+        return self.decoder.extend(state, self.vectors(tokens), lengths)
 
     def reorder(self, state: PyTree, parents: Array) -> PyTree:
         """Beam k of sentence b continues beam `parents[b, k]` ([B, K])."""

@@ -6,6 +6,7 @@ uniform, each on its own (a fused query-key-value matrix would start narrower), 
 """
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
@@ -25,6 +26,7 @@ from seqgen.models.transformer_layer import TransformerLayer
 from seqgen.nn import masks
 from seqgen.nn.beam_cache import BeamHistory, StepMemory
 from seqgen.nn.norm import build_norm
+from seqgen.nn.position_bias import Alibi, DistanceBias, RelativeBias
 from seqgen.nn.positions import LearnedPositions, sinusoid_table
 from seqgen.types import Array, Encoded, Sequences
 
@@ -38,6 +40,7 @@ class _Stack(nnx.Module):
         *,
         embed_dim: int,
         memory_dim: int | None,
+        bidirectional: bool,
         compute_dtype: str,
         rngs: nnx.Rngs,
     ):
@@ -56,9 +59,12 @@ class _Stack(nnx.Module):
         self.learned_positions = (
             LearnedPositions(cfg.max_positions, embed_dim, rngs=rngs) if learned else None
         )
+        self.position_bias = _build_position_bias(
+            cfg, embed_dim, bidirectional=bidirectional, rngs=rngs
+        )
 
     def add_positions(self, embedded: Array, positions: Array, *, max_len: int) -> Array:
-        """Embeddings [B, T, D] plus their position signal (rotary attention adds none).
+        """Embeddings [B, T, D] plus their position signal, if it is one of those that are added.
 
         Args:
           embedded: token embeddings.
@@ -71,6 +77,12 @@ class _Stack(nnx.Module):
         if self.learned_positions is not None:
             return embedded + self.learned_positions(positions)
         return embedded
+
+    def bias(self, length: int) -> DistanceBias | None:
+        """What positions add to the scores of self-attention; the same in all layers."""
+        if self.position_bias is None:
+            return None
+        return self.position_bias.of_lengths(length, length)
 
     def check_length(self, length: int) -> None:
         """Raises ConfigError if `length` positions are more than a learned table has."""
@@ -85,6 +97,23 @@ class _Stack(nnx.Module):
         return x if self.final_norm is None else self.final_norm(x)
 
 
+def _build_position_bias(
+    cfg: Any, dim: int, *, bidirectional: bool, rngs: nnx.Rngs
+) -> Alibi | RelativeBias | None:
+    if cfg.positions == "alibi":
+        return Alibi(cfg.num_heads)
+    if cfg.positions != "relative":
+        return None
+    return RelativeBias(
+        cfg.num_heads,
+        num_buckets=cfg.relative_buckets,
+        max_distance=cfg.relative_max_distance,
+        bidirectional=bidirectional,
+        scale=dim**-0.5,
+        rngs=rngs,
+    )
+
+
 class TransformerEncoder(_Stack):
     """Bidirectional stack over the source."""
 
@@ -97,16 +126,24 @@ class TransformerEncoder(_Stack):
         rngs: nnx.Rngs,
     ):
         super().__init__(
-            cfg, embed_dim=embed_dim, memory_dim=None, compute_dtype=compute_dtype, rngs=rngs
+            cfg,
+            embed_dim=embed_dim,
+            memory_dim=None,
+            bidirectional=True,
+            compute_dtype=compute_dtype,
+            rngs=rngs,
         )
         self.dims = encoded_dims(cfg, embed_dim)
 
     def __call__(self, source: Sequences, *, embedded: Array, key: Any = None) -> Encoded:
         self.check_length(embedded.shape[1])
-        mask = masks.AttentionMask(source.segments, source.segments)
+        window = self.cfg.attention_window
+        mask = masks.AttentionMask(source.segments, source.segments, window=window)
+
+        bias = self.bias(embedded.shape[1])
 
         def call(layer: TransformerLayer, x: Array, key: Any) -> Array:
-            return layer(x, mask, source.positions, key=key)
+            return layer(x, mask, source.positions, bias=bias, key=key)
 
         memory = run_layers(self.layers, embedded, call, key=key, remat=self.cfg.remat)
         memory = self.finish(memory)
@@ -152,6 +189,7 @@ class TransformerDecoder(_Stack):
             cfg,
             embed_dim=embed_dim,
             memory_dim=encoded.memory or None,
+            bidirectional=False,
             compute_dtype=compute_dtype,
             rngs=rngs,
         )
@@ -159,11 +197,33 @@ class TransformerDecoder(_Stack):
     def __call__(
         self, target: Sequences, encoded: Encoded, *, embedded: Array, key: Any = None
     ) -> Array:
-        self.check_length(embedded.shape[1])
-        mask = masks.AttentionMask(target.segments, target.segments, causal=True)
-        memory_mask = masks.AttentionMask(target.segments, encoded.segments)
+        call = self._caller(target, encoded, embedded.shape[1])
+        return self.finish(run_layers(self.layers, embedded, call, key=key, remat=self.cfg.remat))
 
-        def call(layer: TransformerLayer, x: Array, key: Any) -> Array:
+    def read_and_weigh(
+        self, target: Sequences, encoded: Encoded, *, embedded: Array, key: Any = None
+    ) -> tuple[Array, Array]:
+        """Hidden states [B, T, D] and the last layer's weights over the memory [B, T, S]."""
+        call = self._caller(target, encoded, embedded.shape[1])
+        x, weights = run_layers(
+            self.layers,
+            embedded,
+            call,
+            key=key,
+            remat=self.cfg.remat,
+            call_last=partial(call, weigh=True),
+        )
+        return self.finish(x), weights
+
+    def _caller(self, target: Sequences, encoded: Encoded, length: int) -> Any:
+        """How a layer is called on given target rows."""
+        self.check_length(length)
+        window = self.cfg.attention_window
+        mask = masks.AttentionMask(target.segments, target.segments, causal=True, window=window)
+        memory_mask = masks.AttentionMask(target.segments, encoded.segments)
+        bias = self.bias(length)
+
+        def call(layer: TransformerLayer, x: Array, key: Any, *, weigh: bool = False) -> Any:
             return layer(
                 x,
                 mask,
@@ -171,10 +231,12 @@ class TransformerDecoder(_Stack):
                 memory=encoded.memory,
                 memory_mask=memory_mask,
                 memory_positions=encoded.positions,
+                bias=bias,
                 key=key,
+                weigh=weigh,
             )
 
-        return self.finish(run_layers(self.layers, embedded, call, key=key, remat=self.cfg.remat))
+        return call
 
     def init_decode(
         self, encoded: Encoded, *, max_len: int, num_beams: int = 1, rewindable: bool = False
@@ -216,7 +278,10 @@ class TransformerDecoder(_Stack):
         positions = state.history.lengths.reshape(rows, 1) + jnp.arange(num_new)
         real = jnp.arange(num_new) < lengths[:, None]
         history = state.history.extend(real.reshape(batch, num_beams, num_new))
-        mask = history.mask(num_new)
+        mask = history.mask(num_new, window=self.cfg.attention_window)
+        bias = None
+        if self.position_bias is not None:
+            bias = history.spread(self.position_bias(-history.distances(num_new)))
         x = self.add_positions(embedded, positions, max_len=max_len)
         cache, weights = [], None
         layers = layer_list(self.layers, self.cfg.num_layers)
@@ -224,7 +289,7 @@ class TransformerDecoder(_Stack):
             read, attention = layer.enter(x, layer.self_norm), layer.self_attention
             query, new = attention.project_self(read, positions)
             written = old.write(new, state.history)
-            update = attention.step_back(query, written, mask, history)
+            update = attention.step_back(query, written, mask, history, bias=bias)
             x = layer.leave(x, update, layer.self_norm, None)
             if memory is not None:
                 read, attention = layer.enter(x, layer.cross_norm), layer.cross_attention

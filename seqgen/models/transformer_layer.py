@@ -15,6 +15,8 @@ from seqgen.nn.dropout import dropout, fold
 from seqgen.nn.masks import AttentionMask
 from seqgen.nn.norm import build_norm
 from seqgen.nn.partitioning import constrain
+from seqgen.nn.position_bias import DistanceBias
+from seqgen.nn.rotary import RotaryRule
 from seqgen.types import Array
 
 _ACTIVATION_AXES = ("batch", "length", "embed")
@@ -63,7 +65,7 @@ class TransformerLayer(nnx.Module):
     ):
         """Args: memory_dim: width of the encoder's memory; None = no cross-attention."""
 
-        def attention(memory_dim: int, *, rotary: bool) -> Attention:
+        def attention(memory_dim: int, *, rotary: RotaryRule | None = None) -> Attention:
             return Attention(
                 dim,
                 memory_dim,
@@ -72,6 +74,8 @@ class TransformerLayer(nnx.Module):
                 use_bias=cfg.bias,
                 dropout_rate=cfg.attention_dropout_rate,
                 rotary=rotary,
+                qk_norm=cfg.qk_norm,
+                norm_epsilon=1e-6 if cfg.norm_epsilon is None else cfg.norm_epsilon,
                 kernel=cfg.attention_kernel,
                 compute_dtype=compute_dtype,
                 rngs=rngs,
@@ -81,10 +85,13 @@ class TransformerLayer(nnx.Module):
             return build_norm(cfg.norm, dim, use_bias=cfg.bias, epsilon=cfg.norm_epsilon)
 
         self.pre_norm, self.dropout_rate = cfg.norm_position == "pre", cfg.dropout_rate
-        self.self_attention = attention(dim, rotary=cfg.positions == "rotary")
+        rotary = RotaryRule(
+            cfg.rotary_base, cfg.rotary_scaling, cfg.rotary_factor, cfg.rotary_original_len
+        )
+        self.self_attention = attention(dim, rotary=rotary if cfg.positions == "rotary" else None)
         self.self_norm = norm()
         has_memory = memory_dim is not None
-        self.cross_attention = attention(memory_dim, rotary=False) if has_memory else None
+        self.cross_attention = attention(memory_dim) if has_memory else None
         self.cross_norm = norm() if has_memory else None
         self.feed_forward = FeedForward(cfg, dim, compute_dtype=compute_dtype, rngs=rngs)
         self.feed_forward_norm = norm()
@@ -107,22 +114,34 @@ class TransformerLayer(nnx.Module):
         memory: Array | None = None,
         memory_mask: AttentionMask | None = None,
         memory_positions: Array | None = None,
+        bias: DistanceBias | None = None,
         key: Any = None,
-    ) -> Array:
-        """[B, T, D] -> [B, T, D]; masks True = may be seen."""
+        weigh: bool = False,
+    ) -> Any:
+        """[B, T, D] -> [B, T, D]; masks True = may be seen; `bias` of the self-attention.
+
+        With `weigh` also the weights [B, T, S] over the memory, as `Attention`.
+        """
+        weights = None
         read = self.enter(x, self.self_norm)
-        update = self.self_attention(read, None, mask, positions=positions, key=fold(key, 0))
+        update = self.self_attention(
+            read, None, mask, positions=positions, bias=bias, key=fold(key, 0)
+        )
         x = self.leave(x, update, self.self_norm, fold(key, 1))
         if self.cross_attention is not None:
             assert memory_mask is not None
+            read = self.enter(x, self.cross_norm)
             update = self.cross_attention(
-                self.enter(x, self.cross_norm),
+                read,
                 memory,
                 memory_mask,
                 positions=positions,
                 memory_positions=memory_positions,
                 key=fold(key, 2),
+                weigh=weigh,
             )
+            update, weights = update if weigh else (update, None)
             x = self.leave(x, update, self.cross_norm, fold(key, 3))
         update = self.feed_forward(self.enter(x, self.feed_forward_norm), key=fold(key, 4))
-        return self.leave(x, update, self.feed_forward_norm, fold(key, 5))
+        x = self.leave(x, update, self.feed_forward_norm, fold(key, 5))
+        return (x, weights) if weigh else x

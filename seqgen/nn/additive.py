@@ -27,9 +27,15 @@ def attention_weights(scores: Array, mask: Array) -> Array:
     return powers / jnp.maximum(powers.sum(axis=-1, keepdims=True), 1e-30)
 
 
-def additive_scores(query: Array, keys: Array, vector: Array) -> Array:
-    """`vector . tanh(query + key)`: query [B, Q, A], keys [B, S, A], vector [A] -> [B, Q, S]."""
-    hidden = jnp.tanh(query[:, :, None] + keys[:, None])
+def additive_scores(
+    query: Array, keys: Array, vector: Array, covered: Array | None = None
+) -> Array:
+    """`vector . tanh(query + key)`: query [B, Q, A], keys [B, S, A], vector [A] -> [B, Q, S].
+
+    `covered` [B, Q, S, A], if given, stands in the sum beside query and key.
+    """
+    total = query[:, :, None] + keys[:, None]
+    hidden = jnp.tanh(total if covered is None else total + covered)
     return (hidden * vector).sum(axis=-1)
 
 
@@ -42,9 +48,11 @@ class AdditiveAttention(nnx.Module):
         memory_dim: int,
         *,
         attention_dim: int,
+        coverage: bool = False,
         compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
+        """Args: coverage: also read how much each place was attended to before."""
         self.query = Dense(
             query_dim,
             attention_dim,
@@ -62,6 +70,9 @@ class AdditiveAttention(nnx.Module):
         )
         start = nnx.initializers.glorot_uniform()(rngs.params(), (attention_dim, 1), jnp.float32)
         self.vector = param(start[:, 0], ("mlp",))
+        # From zeros: attention begins as without it.
+        unmoved = jnp.zeros(attention_dim, jnp.float32)
+        self.coverage = param(unmoved, ("mlp",)) if coverage else None
 
     def keys(self, memory: Array) -> Array:
         """Memory [B, S, D] -> keys [B, S, A]."""

@@ -10,8 +10,9 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
+from seqgen.nn.additive import attention_weights
 from seqgen.nn.attention_kernels import attention
-from seqgen.nn.attention_plain import KeyValues
+from seqgen.nn.attention_plain import KeyValues, operand_dtype
 from seqgen.nn.beam_cache import (
     BeamHistory,
     StepMemory,
@@ -20,11 +21,13 @@ from seqgen.nn.beam_cache import (
     part_beams,
     share_beams,
 )
-from seqgen.nn.dense import Dense, dense
+from seqgen.nn.dense import Dense, batched_matmul, dense
 from seqgen.nn.masks import AttentionMask
+from seqgen.nn.norm import RMSNorm
 from seqgen.nn.partitioning import constrain, num_shards
-from seqgen.nn.positions import rotate
+from seqgen.nn.position_bias import DistanceBias
 from seqgen.nn.quantization import join_outputs
+from seqgen.nn.rotary import RotaryRule, rotate
 from seqgen.types import Array
 
 
@@ -40,12 +43,28 @@ class Attention(nnx.Module):
         num_kv_heads: int | None = None,
         use_bias: bool = True,
         dropout_rate: float = 0.0,
-        rotary: bool = False,
+        rotary: RotaryRule | None = None,
+        qk_norm: bool = False,
+        norm_epsilon: float = 1e-6,
         kernel: str = "auto",
         compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
-        """Args: rotary: turn queries and keys by their positions; kernel: see `attention`.
+        """Multi-head attention with parameters of its own.
+
+        Args:
+          query_dim, memory_dim: widths of what is read.
+          num_heads: N; num_kv_heads: G, heads of keys and values (None = N).
+          use_bias: of the projections.
+          dropout_rate: of the weights.
+          rotary: how queries and keys are turned by their positions; None = not at all.
+          qk_norm: RMSNorm of each query and key over its head's width, one scale for all heads,
+            before they are turned (Henry et al. 2020, "Query-key normalization for transformers";
+            in this form Yang et al. 2025, "Qwen3 technical report", section 2).
+          norm_epsilon: of that norm.
+          kernel: see `attention_kernels.attention`.
+          compute_dtype: 'float32' or 'bfloat16', of the products.
+          rngs: where the parameters' first numbers come from.
 
         Raises:
           ValueError: if heads do not divide the width, or key/value heads the heads.
@@ -77,6 +96,13 @@ class Attention(nnx.Module):
         self.value = project(memory_dim, kv_dim, ("embed", "heads"))
         self.out = project(query_dim, query_dim, ("heads", "embed"))
 
+        def norm() -> RMSNorm | None:
+            if not qk_norm:
+                return None
+            return RMSNorm(self.head_dim, epsilon=norm_epsilon, axis="head_dim")
+
+        self.query_norm, self.key_norm = norm(), norm()
+
     def _project(self, x: Array, layers: tuple[Dense, ...]) -> list[Array]:
         """Several projections of `x` as one product, unless heads are cut over devices."""
         if len(layers) == 1 or num_shards("heads") > 1:
@@ -99,12 +125,15 @@ class Attention(nnx.Module):
 
     def _place_query(self, projected: Array, positions: Array) -> Array:
         query = self._heads(projected, self.num_heads)
-        return rotate(query, positions) if self.rotary else query
+        query = query if self.query_norm is None else self.query_norm(query)
+        return query if self.rotary is None else rotate(query, positions, self.rotary)
 
     def _place_memory(self, keys: Array, values: Array, positions: Array) -> KeyValues:
         keys = self._heads(keys, self.num_kv_heads)
         values = self._heads(values, self.num_kv_heads)
-        return KeyValues(rotate(keys, positions) if self.rotary else keys, values)
+        keys = keys if self.key_norm is None else self.key_norm(keys)
+        keys = keys if self.rotary is None else rotate(keys, positions, self.rotary)
+        return KeyValues(keys, values)
 
     def project_memory(self, memory: Array, positions: Array) -> KeyValues:
         """[B, S, E] -> keys and values [B, num_kv_heads, S, H]."""
@@ -128,7 +157,13 @@ class Attention(nnx.Module):
         return self._merge(part_beams(mixed, num_beams)), weights
 
     def step_back(
-        self, query: Array, cache: StepMemory, mask: Array, history: BeamHistory
+        self,
+        query: Array,
+        cache: StepMemory,
+        mask: Array,
+        history: BeamHistory,
+        *,
+        bias: Array | None = None,
     ) -> Array:
         """Decoding: output [R, T, D] for queries [R, N, T, H] over what their rows have consumed.
 
@@ -136,13 +171,28 @@ class Attention(nnx.Module):
         """
         num_beams = history.owners.shape[1]
         mixed = attend_history(
-            share_beams(query, num_beams), cache, mask, history, compute_dtype=self.compute_dtype
+            share_beams(query, num_beams),
+            cache,
+            mask,
+            history,
+            bias=bias,
+            compute_dtype=self.compute_dtype,
         )
         return self._merge(part_beams(mixed, num_beams))
 
     def _merge(self, mixed: Array) -> Array:
         """[B, N, T, H] -> the layer's output [B, T, D]."""
         return self.out(mixed.swapaxes(1, 2).reshape(mixed.shape[0], mixed.shape[2], -1))
+
+    def _mean_weights(self, query: Array, keys: Array, mask: AttentionMask) -> Array:
+        """The mean of the heads' weights [B, T, S]: queries [B, N, T, H] over keys [B, G, S, H]."""
+        batch, _, query_len, head_dim = query.shape
+        shape = (batch, self.num_kv_heads, -1, head_dim)
+        dtype = operand_dtype(self.compute_dtype)
+        query = query.reshape(shape) * head_dim**-0.5
+        scores: Any = batched_matmul(query, keys.swapaxes(2, 3), dtype)
+        scores = scores.reshape(batch, self.num_heads, query_len, -1)
+        return attention_weights(scores, mask.dense(query_len, keys.shape[2])).mean(1)
 
     def __call__(
         self,
@@ -152,9 +202,16 @@ class Attention(nnx.Module):
         *,
         positions: Array,
         memory_positions: Array | None = None,
+        bias: DistanceBias | None = None,
         key: Any = None,
-    ) -> Array:
-        """[B, T, D] attending over memory [B, S, E], or over itself (None), -> [B, T, D]."""
+        weigh: bool = False,
+    ) -> Any:
+        """[B, T, D] attending over memory [B, S, E], or over itself (None), -> [B, T, D].
+
+        With `weigh`, which is for attention without `bias`, also the weights [B, T, S]: the mean of
+        the heads, without dropout, 0 where nothing is seen. They carry a gradient.
+        """
+        assert bias is None or not weigh
         if memory is None:
             query, key_values = self.project_self(x, positions)
         else:
@@ -165,9 +222,11 @@ class Attention(nnx.Module):
             query,
             key_values,
             mask,
+            bias=bias,
             implementation=self.kernel,
             dropout_rate=self.dropout_rate,
             key=key,
             compute_dtype=self.compute_dtype,
         )
-        return self._merge(mixed)
+        out = self._merge(mixed)
+        return (out, self._mean_weights(query, key_values.keys, mask)) if weigh else out

@@ -21,6 +21,13 @@ from seqgen.nn.attention_plain import KeyValues, operand_dtype, turned
 from seqgen.nn.dense import dot
 from seqgen.nn.dropout import coordinate_words, kept
 from seqgen.nn.masks import AttentionMask
+from seqgen.nn.position_bias import (
+    DistanceBias,
+    add_diagonals,
+    bias_in_block,
+    first_column,
+    pad_bias,
+)
 from seqgen.types import Array
 
 # 256 KiB of scores a head stay in a core's cache.
@@ -43,6 +50,7 @@ class _Blocks:
     keys: Array  # [B, G, S, H]
     values: Array
     mask: AttentionMask
+    bias: DistanceBias | None
     key: Any
     options: _Options
 
@@ -77,7 +85,11 @@ class _Blocks:
     def scores(self, query: Array, i: Any, j: Any) -> tuple[Array, Array]:
         """Scores of a block, and which of them count."""
         seen = seen_in_block(self.mask, i, j, self.grid)
-        return self.product(query, self.key_part(self.keys, j), 3, 3), seen
+        scores = self.product(query, self.key_part(self.keys, j), 3, 3)
+        if self.bias is not None:
+            added = bias_in_block(self.bias, i, j, self.grid)
+            scores = scores + added.reshape(scores.shape[1:])
+        return scores, seen
 
     def drop(self, x: Array, i: Any, j: Any) -> Array:
         """Dropout with the bits that the whole [B, N, T, S] array would have here."""
@@ -101,17 +113,29 @@ def _restore(blocks: Array) -> Array:
     return moved.reshape(*moved.shape[:3], -1, *moved.shape[5:])
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(5,))
+@partial(jax.custom_vjp, nondiff_argnums=(6,))
 def _blocked(
-    query: Array, keys: Array, values: Array, mask: AttentionMask, key: Any, options: _Options
+    query: Array,
+    keys: Array,
+    values: Array,
+    mask: AttentionMask,
+    bias: DistanceBias | None,
+    key: Any,
+    options: _Options,
 ) -> Array:
-    return _blocked_forward(query, keys, values, mask, key, options)[0]
+    return _blocked_forward(query, keys, values, mask, bias, key, options)[0]
 
 
 def _blocked_forward(
-    query: Array, keys: Array, values: Array, mask: AttentionMask, key: Any, options: _Options
+    query: Array,
+    keys: Array,
+    values: Array,
+    mask: AttentionMask,
+    bias: DistanceBias | None,
+    key: Any,
+    options: _Options,
 ) -> Any:
-    blocks = _Blocks(query * query.shape[-1] ** -0.5, keys, values, mask, key, options)
+    blocks = _Blocks(query * query.shape[-1] ** -0.5, keys, values, mask, bias, key, options)
 
     def attend_block(step: Any) -> tuple[Array, Array]:
         i, first, last = step
@@ -138,13 +162,14 @@ def _blocked_forward(
 
     steps = (jnp.arange(options.grid.shape[0]), *block_ranges(mask, options.grid))
     mixed, log_sum = map(_restore, lax.map(attend_block, steps))
-    return mixed, (query, keys, values, mask, key, mixed, log_sum)
+    return mixed, (query, keys, values, mask, bias, key, mixed, log_sum)
 
 
 def _blocked_backward(options: _Options, saved: Any, d_mixed: Array) -> Any:
-    query, keys, values, mask, key, mixed, log_sum = saved
+    query, keys, values, mask, bias, key, mixed, log_sum = saved
     scale = query.shape[-1] ** -0.5
-    blocks = _Blocks(query * scale, keys, values, mask, key, options)
+    blocks = _Blocks(query * scale, keys, values, mask, bias, key, options)
+    trained = bias if bias is not None and bias.trained else None
     # What the softmax's gradient subtracts in a row; dropout is in `mixed` already.
     inner = (d_mixed * mixed).sum(-1, keepdims=True)
 
@@ -159,24 +184,29 @@ def _blocked_backward(options: _Options, saved: Any, d_mixed: Array) -> Any:
         )
 
         def differentiate(j: Any, carry: Any) -> Any:
-            d_query, d_keys, d_values = carry
+            d_query, d_keys, d_values, d_bias = carry
             scores, seen = blocks.scores(part, i, j)
             weights = jnp.where(seen, jnp.exp(scores - log_part), 0)
             dropped = blocks.drop(weights, i, j)
             d_values = add(d_values, blocks.product(dropped, d_part, 2, 2), j)
             d_weights = blocks.product(d_part, blocks.key_part(values, j), 3, 3)
             d_scores = weights * (blocks.drop(d_weights, i, j) - inner_part)
+            if trained is not None:
+                by_head = d_scores.sum(0).reshape(-1, *d_scores.shape[3:])
+                d_bias = add_diagonals(d_bias, by_head, first_column(i, j, options.grid))
             d_keys = add(d_keys, blocks.product(d_scores, part, 2, 2), j)
             d_query += blocks.product(d_scores, blocks.key_part(keys, j), 3, 2)
-            return d_query, d_keys, d_values
+            return d_query, d_keys, d_values, d_bias
 
         d_query, *carry = lax.fori_loop(first, last, differentiate, (jnp.zeros(part.shape), *carry))
         return tuple(carry), d_query * scale
 
     steps = (jnp.arange(options.grid.shape[0]), *block_ranges(mask, options.grid))
-    start = (jnp.zeros(keys.shape), jnp.zeros(values.shape))
-    (d_keys, d_values), d_query = lax.scan(differentiate_block, start, steps)
-    return _restore(d_query), d_keys, d_values, None, None
+    d_bias: Any = None if trained is None else jnp.zeros(trained.values.shape)
+    start = (jnp.zeros(keys.shape), jnp.zeros(values.shape), d_bias)
+    (d_keys, d_values, d_bias), d_query = lax.scan(differentiate_block, start, steps)
+    d_bias = None if trained is None else dataclasses.replace(trained, values=d_bias)
+    return _restore(d_query), d_keys, d_values, None, d_bias, None
 
 
 _blocked.defvjp(_blocked_forward, _blocked_backward)
@@ -187,6 +217,7 @@ def attend_blocked(
     memory: KeyValues,
     mask: AttentionMask,
     *,
+    bias: DistanceBias | None = None,
     dropout_rate: float = 0.0,
     key: Any = None,
     compute_dtype: str = "float32",
@@ -199,6 +230,7 @@ def attend_blocked(
       query: [B, N, T, H].
       memory: keys and values [B, G, S, H] where G divides N.
       mask: what each query may see.
+      bias: added to the scores, or None; spread out one block at a time.
       dropout_rate, key: dropout on the weights, with the bits of the plain kernel.
       compute_dtype: operands of the products (on CPU they are float32 in any case).
       query_block, key_block: most places of a block of scores.
@@ -216,6 +248,7 @@ def attend_blocked(
         pad(memory.keys, 2, grid.key_block),
         pad(memory.values, 2, grid.key_block),
         pad_mask(mask, grid),
+        None if bias is None else pad_bias(bias, grid),
         key,
         _Options(grid, dropout_rate, compute_dtype),
     )

@@ -18,6 +18,7 @@ from seqgen.nn.attention_sliced import attend_sliced, suits_slices
 from seqgen.nn.attention_splash import attend_splash, splash_refusal, suits_splash
 from seqgen.nn.masks import AttentionMask
 from seqgen.nn.partitioning import layout_in_force
+from seqgen.nn.position_bias import DistanceBias
 from seqgen.types import Array
 
 KERNELS = ("plain", "sliced", "blocked", "splash", "cudnn")
@@ -35,7 +36,13 @@ def _is_spelt_out(mask: AttentionMask) -> bool:
 
 
 def cudnn_refusal(
-    query: Array, key_len: int, mask: AttentionMask, *, dropping: bool, compute_dtype: str
+    query: Array,
+    key_len: int,
+    mask: AttentionMask,
+    *,
+    dropping: bool,
+    compute_dtype: str,
+    biased: bool = False,
 ) -> str | None:
     """Why cuDNN cannot compute this attention, or None if it can.
 
@@ -45,8 +52,11 @@ def cudnn_refusal(
       mask: what each query may see.
       dropping: whether weights are dropped out.
       compute_dtype: 'float32' or 'bfloat16'.
+      biased: whether something is added to the scores.
     """
     query_len, head_dim = query.shape[2:]
+    if biased:
+        return "it would want the whole square of what is added to scores: plain or blocked do not"
     if dropping:
         return "it has no dropout of ours: set attention_dropout_rate to 0"
     if compute_dtype != "bfloat16":
@@ -58,13 +68,15 @@ def cudnn_refusal(
     return None
 
 
-def choose_kernel(query: Array, key_len: int, mask: AttentionMask, *, dropping: bool) -> str:
+def choose_kernel(
+    query: Array, key_len: int, mask: AttentionMask, *, dropping: bool, biased: bool = False
+) -> str:
     """What 'auto' means: 'plain' while a head's scores are few, then 'splash' or 'blocked'.
 
     'sliced' in the place of 'plain' on one CPU, where the rows of a batch are many and none of them
     has more scores than the cache holds: loops over rows are no way to use other devices.
 
-    'splash' on TPUs, without dropout and without an `allowed` array, where heads are a multiple of
+    'splash' on TPUs, without dropout, bias and `allowed` array, where heads are a multiple of
     64 wide and both lengths at least 128.
 
     cuDNN is never chosen, nor an option of a config: it has been compiled for, but not yet run on a
@@ -75,6 +87,7 @@ def choose_kernel(query: Array, key_len: int, mask: AttentionMask, *, dropping: 
       key_len: S.
       mask: what each query may see.
       dropping: whether weights are dropped out.
+      biased: whether something is added to the scores.
     """
     batch, num_heads, query_len, _ = query.shape
     backend = jax.default_backend()
@@ -82,7 +95,8 @@ def choose_kernel(query: Array, key_len: int, mask: AttentionMask, *, dropping: 
         alone = backend == "cpu" and layout_in_force() is None
         many = suits_slices(batch, num_heads * query_len * key_len)
         return "sliced" if alone and many else "plain"
-    can = backend == "tpu" and splash_refusal(mask, dropping=dropping) is None
+    refusal = splash_refusal(mask, dropping=dropping, biased=biased)
+    can = backend == "tpu" and refusal is None
     return "splash" if can and suits_splash(query, key_len) else "blocked"
 
 
@@ -117,6 +131,7 @@ def attention(
     memory: KeyValues,
     mask: AttentionMask,
     *,
+    bias: DistanceBias | None = None,
     implementation: str = "auto",
     dropout_rate: float = 0.0,
     key: Any = None,
@@ -129,6 +144,7 @@ def attention(
       memory: keys and values [B, G, S, H] where G divides N; query heads n * (N / G) ... share
         key/value head n.
       mask: what each query may see.
+      bias: added to the scores after scaling, or None.
       implementation: 'auto' (see `choose_kernel`) or one of `KERNELS`.
       dropout_rate, key: dropout on the weights; key None = evaluation.
       compute_dtype: operands of the two products.
@@ -147,22 +163,36 @@ def attention(
     dropping = key is not None and dropout_rate > 0
     query_len, key_len = query.shape[2], memory.keys.shape[2]
     if implementation == "auto":
-        implementation = choose_kernel(query, key_len, mask, dropping=dropping)
-    options = {"dropout_rate": dropout_rate, "key": key, "compute_dtype": compute_dtype}
+        implementation = choose_kernel(
+            query, key_len, mask, dropping=dropping, biased=bias is not None
+        )
+    options: dict[str, Any] = {
+        "dropout_rate": dropout_rate,
+        "key": key,
+        "compute_dtype": compute_dtype,
+    }
     if implementation == "plain":
-        return attend(query, memory, mask.dense(query_len, key_len), **options)[0]
+        whole = None if bias is None else bias.dense(query_len, key_len)
+        return attend(query, memory, mask.dense(query_len, key_len), bias=whole, **options)[0]
     if implementation == "sliced":
-        return attend_sliced(query, memory, mask, **options)
+        return attend_sliced(query, memory, mask, bias=bias, **options)
     if implementation == "blocked":
-        return attend_blocked(query, memory, mask, **options)
+        return attend_blocked(query, memory, mask, bias=bias, **options)
     if implementation == "splash":
-        refusal = splash_refusal(mask, dropping=dropping)
+        refusal = splash_refusal(mask, dropping=dropping, biased=bias is not None)
         if refusal is not None:
             raise ValueError(f"splash attention cannot compute this: {refusal}")
         return attend_splash(query, memory, mask, compute_dtype=compute_dtype)
     if implementation != "cudnn":
         raise ValueError(f"attention kernel {implementation!r} is not auto or one of {KERNELS}")
-    refusal = cudnn_refusal(query, key_len, mask, dropping=dropping, compute_dtype=compute_dtype)
+    refusal = cudnn_refusal(
+        query,
+        key_len,
+        mask,
+        dropping=dropping,
+        compute_dtype=compute_dtype,
+        biased=bias is not None,
+    )
     if refusal is not None:
         raise ValueError(f"cuDNN cannot compute this attention: {refusal}")
     return _attend_cudnn(query, memory, mask)

@@ -73,27 +73,41 @@ def turned(weights: Array) -> Array:
     return row_major(weights.swapaxes(2, 3))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(5,))
+@partial(jax.custom_vjp, nondiff_argnums=(6,))
 def _attend(
-    query: Array, keys: Array, values: Array, mask: Array, words: Any, options: _Options
+    query: Array,
+    keys: Array,
+    values: Array,
+    mask: Array,
+    bias: Array | None,
+    words: Any,
+    options: _Options,
 ) -> tuple[Array, Array]:
-    return _attend_forward(query, keys, values, mask, words, options)[0]
+    return _attend_forward(query, keys, values, mask, bias, words, options)[0]
 
 
 def _attend_forward(
-    query: Array, keys: Array, values: Array, mask: Array, words: Any, options: _Options
+    query: Array,
+    keys: Array,
+    values: Array,
+    mask: Array,
+    bias: Array | None,
+    words: Any,
+    options: _Options,
 ) -> Any:
     scores = _product(query * query.shape[-1] ** -0.5, keys, (3, 3), options)
+    if bias is not None:
+        scores = scores + bias
     scores = jnp.where(mask, scores, MASKED_SCORE)
     exponents = jnp.exp(scores - scores.max(-1, keepdims=True))
     weights = exponents * (1 / exponents.sum(-1, keepdims=True))
     mixed = _product(_drop(weights, words, options), values, (3, 2), options)
-    return (mixed, weights), (query, keys, values, weights, words)
+    return (mixed, weights), (query, keys, values, weights, bias is not None, words)
 
 
 def _attend_backward(options: _Options, saved: Any, cotangents: tuple[Array, Array]) -> Any:
     # The weights are handed out for display; no gradient flows through them.
-    query, keys, values, weights, words = saved
+    query, keys, values, weights, biased, words = saved
     d_mixed = cotangents[0]
     dropped = _drop(weights, words, options)
     d_values = _product(turned(dropped), d_mixed, (3, 2), options)
@@ -102,7 +116,7 @@ def _attend_backward(options: _Options, saved: Any, cotangents: tuple[Array, Arr
     scale = query.shape[-1] ** -0.5
     d_query = _product(d_scores, keys, (3, 2), options) * scale
     d_keys = _product(turned(d_scores), query, (3, 2), options) * scale
-    return d_query, d_keys, d_values, None, None
+    return d_query, d_keys, d_values, None, d_scores.sum(0) if biased else None, None
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
@@ -113,6 +127,7 @@ def attend(
     memory: KeyValues,
     mask: Array,
     *,
+    bias: Array | None = None,
     dropout_rate: float = 0.0,
     key: Any = None,
     compute_dtype: str = "float32",
@@ -124,6 +139,7 @@ def attend(
       memory: keys and values [B, G, S, H] where G divides N; query heads n * (N / G) ... share
         key/value head n.
       mask: bool, broadcastable to [B, 1, T, S]; True = may be seen.
+      bias: float32 [N, T, S], added to the scores, or None.
       dropout_rate: of the weights.
       key: dropout's key, or `row_words` of these rows where they are part of a batch;
         None = evaluation.
@@ -139,9 +155,11 @@ def attend(
     query = query.reshape(batch, num_kv_heads, group * query_len, head_dim)
     if group > 1 and mask.shape[2] > 1:
         mask = jnp.tile(mask, (1, 1, group, 1))
+    if bias is not None:
+        bias = bias.reshape(num_kv_heads, group * query_len, key_len)
     options = _Options(dropout_rate, compute_dtype, group)
     words = key if key is not None and jnp.ndim(key) else row_words(key, batch)
-    attended: Any = _attend(query, memory.keys, memory.values, mask, words, options)
+    attended: Any = _attend(query, memory.keys, memory.values, mask, bias, words, options)
     mixed, weights = attended
     shape = (batch, num_heads, query_len)
     return mixed.reshape(*shape, head_dim), weights.reshape(*shape, key_len)

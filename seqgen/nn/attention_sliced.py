@@ -15,6 +15,7 @@ from jax import lax
 
 from seqgen.nn.attention_plain import KeyValues, attend, row_words
 from seqgen.nn.masks import AttentionMask
+from seqgen.nn.position_bias import DistanceBias
 from seqgen.types import Array
 
 SLICE_SCORES = 512 * 1024  # 2 MiB
@@ -48,6 +49,7 @@ def attend_sliced(
     memory: KeyValues,
     mask: AttentionMask,
     *,
+    bias: DistanceBias | None = None,
     dropout_rate: float = 0.0,
     key: Any = None,
     compute_dtype: str = "float32",
@@ -59,6 +61,7 @@ def attend_sliced(
       query: [B, N, T, H].
       memory: keys and values [B, G, S, H] where G divides N.
       mask: what each query may see.
+      bias: added to the scores, or None.
       dropout_rate, key: dropout on the weights; key None = evaluation.
       compute_dtype: operands of the two products (on CPU they are float32 in any case).
       slice_scores: most scores at a time, but for a single row.
@@ -69,6 +72,7 @@ def attend_sliced(
     batch, num_heads, query_len, _ = query.shape
     key_len = memory.keys.shape[2]
     slices = batch // rows_in_slice(batch, num_heads * query_len * key_len, slice_scores)
+    whole = None if bias is None else bias.dense(query_len, key_len)
     options: dict[str, Any] = {"dropout_rate": dropout_rate, "compute_dtype": compute_dtype}
     # An array that all rows share stays outside the loop.
     by_row = {
@@ -84,7 +88,7 @@ def attend_sliced(
     def attend_slice(part: Any) -> Array:
         query, memory, by_row, words = part
         seen = dataclasses.replace(mask, **by_row).dense(query_len, key_len)
-        return attend(query, memory, seen, key=words, **options)[0]
+        return attend(query, memory, seen, bias=whole, key=words, **options)[0]
 
     parts = query, memory, by_row, row_words(key, batch)
     return lax.map(attend_slice, jax.tree.map(cut, parts)).reshape(query.shape)

@@ -31,13 +31,16 @@ class _Options:
     interpret: bool
 
 
-def splash_refusal(mask: AttentionMask, *, dropping: bool) -> str | None:
+def splash_refusal(mask: AttentionMask, *, dropping: bool, biased: bool = False) -> str | None:
     """Why the kernel cannot compute an attention, or None if it can.
 
     Args:
       mask: what each query may see.
       dropping: whether weights are dropped out.
+      biased: whether something is added to the scores.
     """
+    if biased:
+        return "it adds nothing to scores: positions=alibi and relative go by plain or blocked"
     if dropping:
         return "it has no dropout of ours: set attention_dropout_rate to 0"
     if mask.allowed is not None:

@@ -52,15 +52,36 @@ class BeamHistory:
         owners = jax.lax.dynamic_update_slice_in_dim(self.owners, new, self.num_slots, axis=2)
         return BeamHistory(owners, self.num_slots + real.shape[2])
 
-    def mask(self, num_new: int) -> Array:
-        """Bool [B, 1, K * T, S * K]: what queries in the last T = `num_new` slots may see."""
+    def distances(self, num_new: int) -> Array:
+        """Int32 [B, K, T, S]: how many of a row's tokens back from each query an entry lies.
+
+        The queries are in the last T = `num_new` slots. Meaningless where a slot is not the row's.
+        """
+        places = jnp.cumsum(self.owners != _NOBODY, axis=2, dtype=jnp.int32)
+        first = self.num_slots - num_new
+        queries = jax.lax.dynamic_slice_in_dim(places, first, num_new, axis=2)
+        return queries[..., None] - places[:, :, None]
+
+    def mask(self, num_new: int, *, window: int | None = None) -> Array:
+        """Bool [B, 1, K * T, S * K]: what queries in the last T = `num_new` slots may see.
+
+        With `window`, of a row's tokens only those less than so many back.
+        """
         batch, beams, slots = self.owners.shape
         own = self.owners[:, :, None, :, None] == jnp.arange(beams)
         if num_new > 1:
             places = self.num_slots - num_new + jnp.arange(num_new)
             earlier = jnp.arange(slots) <= places[:, None]
             own = own & earlier[:, :, None]
+        if window is not None:
+            own = own & (self.distances(num_new) < window)[..., None]
         return own.reshape(batch, 1, beams * num_new, slots * beams)
+
+    def spread(self, values: Array) -> Array:
+        """Numbers of distances [N, B, K, T, S] as the cache lies: [B, N, K * T, S * K]."""
+        heads, batch, beams, num_new, slots = values.shape
+        values = jnp.repeat(values.swapaxes(0, 1)[..., None], beams, axis=-1)
+        return values.reshape(batch, heads, beams * num_new, slots * beams)
 
     def reorder(self, parents: Array) -> "BeamHistory":
         """Beam k of sentence b continues beam `parents[b, k]`."""
@@ -146,7 +167,13 @@ def part_beams(mixed: Array, num_beams: int) -> Array:
 
 
 def attend_history(
-    query: Array, cache: StepMemory, mask: Array, history: BeamHistory, *, compute_dtype: str
+    query: Array,
+    cache: StepMemory,
+    mask: Array,
+    history: BeamHistory,
+    *,
+    bias: Array | None = None,
+    compute_dtype: str,
 ) -> Array:
     """What queries [B, N, K * T, H] in the last slots of a history see in its cache.
 
@@ -157,25 +184,27 @@ def attend_history(
       cache: of the history's slots.
       mask: `history.mask` of the T newest slots.
       history: the queries' own slots included.
+      bias: see `attend_step`; as `history.spread` gives it.
       compute_dtype: see `attend_step`.
     """
     beams, slots = history.owners.shape[1:]
     attend = partial(attend_step, compute_dtype=compute_dtype)
     rooms = _rooms(slots) if jax.default_backend() == "cpu" else (slots,)
     if len(rooms) == 1:
-        return attend(query, cache, mask)[0]
+        return attend(query, cache, mask, bias=bias)[0]
 
     def within(room: int) -> Callable[..., Array]:
         end = room * beams
 
-        def attend_part(query: Array, cache: StepMemory, mask: Array) -> Array:
+        def attend_part(query: Array, cache: StepMemory, mask: Array, bias: Array | None) -> Array:
             part = StepMemory(cache.keys[..., :end], cache.values[:, :, :end])
-            return attend(query, part, mask[..., :end])[0]
+            added = None if bias is None else bias[..., :end]
+            return attend(query, part, mask[..., :end], bias=added)[0]
 
         return attend_part
 
     index = jnp.sum(history.num_slots > jnp.array(rooms[:-1]))
-    return jax.lax.switch(index, [within(room) for room in rooms], query, cache, mask)
+    return jax.lax.switch(index, [within(room) for room in rooms], query, cache, mask, bias)
 
 
 def _rooms(slots: int) -> tuple[int, ...]:
@@ -185,7 +214,12 @@ def _rooms(slots: int) -> tuple[int, ...]:
 
 
 def attend_step(
-    query: Array, memory: StepMemory, mask: Array, *, compute_dtype: str
+    query: Array,
+    memory: StepMemory,
+    mask: Array,
+    *,
+    bias: Array | None = None,
+    compute_dtype: str,
 ) -> tuple[Array, Array]:
     """Softmax-weighted values and the weights, for few queries over a long memory; no gradient.
 
@@ -193,6 +227,7 @@ def attend_step(
       query: float32 [B, N, Q, H].
       memory: of B sentences, G key/value heads (G divides N), M entries.
       mask: bool, broadcastable to [B, 1, Q, M]; True = may be seen.
+      bias: float32 [B, N, Q, M], added to the scores, or None.
       compute_dtype: operands of the two products (on CPU they are float32 in any case).
 
     Returns:
@@ -207,6 +242,8 @@ def attend_step(
     query = query.reshape(batch, num_kv_heads, group * num_queries, head_dim) * head_dim**-0.5
     each = ((0, 1), (0, 1))
     scores = dot(query, memory.keys, ((3,), (2,)), each, compute_dtype=dtype)
+    if bias is not None:
+        scores = scores + bias.reshape(scores.shape)
     weights = jax.nn.softmax(jnp.where(mask, scores, MASKED_SCORE), axis=-1)
     mixed = dot(weights, memory.values, ((3,), (2,)), each, compute_dtype=dtype)
     shape = (batch, num_heads, num_queries)

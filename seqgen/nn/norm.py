@@ -87,8 +87,9 @@ class LayerNorm(nnx.Module):
 class RMSNorm(nnx.Module):
     """Unit mean square per vector, then scale (Zhang and Sennrich 2019)."""
 
-    def __init__(self, dim: int, *, epsilon: float = 1e-6):
-        self.scale = param(jnp.ones(dim, jnp.float32), ("embed",))
+    def __init__(self, dim: int, *, epsilon: float = 1e-6, axis: str = "embed"):
+        """Args: axis: logical name of the vectors' axis."""
+        self.scale = param(jnp.ones(dim, jnp.float32), (axis,))
         self.epsilon = epsilon
 
     def __call__(self, x: Array) -> Array:
@@ -99,7 +100,7 @@ def build_norm(
     kind: str, dim: int, *, use_bias: bool = True, epsilon: float | None = None
 ) -> LayerNorm | RMSNorm:
     """The norm that a config names: 'layernorm' or 'rmsnorm'; None is its own usual epsilon."""
-    options = {} if epsilon is None else {"epsilon": epsilon}
+    options: dict[str, Any] = {} if epsilon is None else {"epsilon": epsilon}
     if kind == "rmsnorm":
         return RMSNorm(dim, **options)
     if kind == "layernorm":

@@ -1,4 +1,4 @@
-"""Position signals: fixed sinusoids, a learned table, rotations of queries and keys."""
+"""Position signals that are added to embeddings: fixed sinusoids, a learned table."""
 
 import math
 
@@ -34,20 +34,3 @@ class LearnedPositions(nnx.Module):
     def __call__(self, positions: Array) -> Array:
         """Vectors [..., dim]; positions beyond the table take its last row."""
         return jnp.take(self.table[...], positions, axis=0, mode="clip")
-
-
-def rotate(x: Array, positions: Array, *, base: float = 10_000.0) -> Array:
-    """Rotary positions (Su et al. 2021): scores then depend on position differences alone.
-
-    Feature i is paired with feature i + H/2 and the pair is turned by `position * base^(-2i/H)`.
-
-    Args:
-      x: queries or keys float32 [B, N, T, H], H even.
-      positions: int32 [B, T].
-    """
-    half = x.shape[-1] // 2
-    frequencies = np.exp(np.arange(half) * (-math.log(base) / half)).astype(np.float32)
-    angles = positions[:, None, :, None].astype(jnp.float32) * frequencies
-    cos, sin = jnp.cos(angles), jnp.sin(angles)
-    first, second = x[..., :half], x[..., half:]
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)

@@ -32,10 +32,15 @@ def save_arrays(folder: pathlib.Path, groups: dict[str, PyTree]) -> None:
 
 
 def load_arrays(folder: pathlib.Path, groups: dict[str, PyTree]) -> dict[str, Any]:
-    """Read the named groups as numpy arrays with the shapes and types of `groups`."""
+    """Read the leaves of the named groups as numpy arrays with the shapes and types of `groups`.
+
+    There may be more in the folder.
+    """
     from orbax.checkpoint import v1 as ocp
 
+    context = ocp.Context()
+    context.pytree.loading.partial_load = True
     wanted = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), groups)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), context:
         warnings.simplefilter("ignore")
         return ocp.load_checkpointables(str(folder.absolute()), wanted)

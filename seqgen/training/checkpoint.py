@@ -24,7 +24,13 @@ from seqgen.training.array_files import load_arrays, save_arrays
 from seqgen.training.checkpoint_reader import CheckpointReader
 from seqgen.training.faults import fault_point
 from seqgen.training.state import TrainState, flatten, snapshot
-from seqgen.training.state_groups import check_arrays, from_groups, refuse_non_finite, to_groups
+from seqgen.training.state_groups import (
+    check_arrays,
+    from_groups,
+    refuse_non_finite,
+    to_groups,
+    without_frozen_averages,
+)
 
 HostRecord = dict[str, Any]
 
@@ -223,7 +229,9 @@ class CheckpointStore(CheckpointReader):
             try:
                 body = manifest.verify(folder)
                 manifest.check_identity(body["identity"], self._identity, self._identity_defaults)
-                check_arrays(body["arrays"], flatten(abstract), where=str(folder))
+                wanted = flatten(abstract)
+                saved = without_frozen_averages(body["arrays"], wanted)
+                check_arrays(saved, wanted, where=str(folder))
                 host = json.loads((folder / "host.json").read_text(encoding="utf-8"))
                 groups = load_arrays(folder / "arrays", to_groups(abstract))
             except (ConfigError, CheckpointError):

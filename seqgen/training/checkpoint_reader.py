@@ -1,15 +1,32 @@
 """Reading the checkpoints of a run without changing anything: for inference and evaluation."""
 
+import dataclasses
 import pathlib
 from collections.abc import Callable
 
 from seqgen.errors import CheckpointError, ConfigError
+from seqgen.nn.parameters import overlay, put
 from seqgen.training import manifest
 from seqgen.training.array_files import load_arrays
 from seqgen.training.averaging import mean_of_params
 from seqgen.training.state import flatten
 from seqgen.training.state_groups import check_arrays
 from seqgen.types import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class FoundParams:
+    """Parameters that were read, as numpy arrays, and where from.
+
+    Attributes:
+      params: nested dicts.
+      steps: of the checkpoint, or of those whose mean they are.
+      group: 'ema' or 'params'.
+    """
+
+    params: Params
+    steps: list[int]
+    group: str
 
 
 class CheckpointReader:
@@ -52,13 +69,16 @@ class CheckpointReader:
         current = found[-1][2] if found else None
         return [step for _, step, name in sorted(found, key=lambda row: row[:2]) if name == current]
 
-    def restore_params(self, abstract_params: Params, which: str | int = "best") -> Params:
+    def find_params(
+        self, abstract_params: Params, which: str | int = "best", *, ema: bool = True
+    ) -> FoundParams:
         """Parameters for inference as numpy arrays; nothing in the run directory is changed.
 
         Args:
           abstract_params: shapes (`definition.abstract`).
           which: 'best' (the newest where no metric is known), 'last', 'avg:N' (mean of the newest
-            N), or a step. The moving average is taken where the run kept one, but not by 'avg:N'.
+            N), or a step.
+          ema: the moving average is taken where the run kept one, but not by 'avg:N'.
 
         Raises:
           ConfigError: there is no such checkpoint.
@@ -76,13 +96,13 @@ class CheckpointReader:
             members = []
             for step in steps[-count:]:
                 try:
-                    members.append(self._params(abstract_params, step, ema=False))
+                    members.append(self._params(abstract_params, step, ema=False).params)
                 except (manifest.DamageError, FileNotFoundError) as error:
                     raise CheckpointError(
                         f"cannot average {name!r}: checkpoint {step} is damaged",
                         details=[str(error)],
                     ) from error
-            return mean_of_params(members)
+            return FoundParams(mean_of_params(members), steps[-count:], "params")
         if name == "best":
             candidates = self._ranked() or steps[::-1]
         elif name in ("last", "latest"):
@@ -98,21 +118,29 @@ class CheckpointReader:
         problems = []
         for step in candidates:
             try:
-                return self._params(abstract_params, step, ema=True)
+                return self._params(abstract_params, step, ema=ema)
             except (manifest.DamageError, FileNotFoundError) as error:
                 problems.append(f"{step}: {error}")
                 self._report(f"checkpoint {step} cannot be used ({error}): trying another")
         raise CheckpointError(f"no usable checkpoint in {self._root}", details=problems)
 
-    def _params(self, abstract_params: Params, step: int, *, ema: bool) -> Params:
+    def _params(self, abstract_params: Params, step: int, *, ema: bool) -> FoundParams:
         folder = self._root / str(step)
-        names = {name.split("/", 1)[0] for name in manifest.read(folder)["arrays"]}
-        group = "ema" if ema and "ema" in names else "params"
-        body = manifest.verify(folder, below=["host.json", f"arrays/{group}/"])
+        arrays, wanted = manifest.read(folder)["arrays"], flatten(abstract_params)
+        # Of frozen parameters there is no average.
+        places = {name: "ema" if ema and f"ema/{name}" in arrays else "params" for name in wanted}
+        groups: dict[str, Params] = {}
+        for name, group in places.items():
+            put(groups, f"{group}/{name}", wanted[name])
+        body = manifest.verify(folder, below=["host.json", *(f"arrays/{g}/" for g in groups)])
         saved = {
-            name.split("/", 1)[1]: facts
+            own: facts
             for name, facts in body["arrays"].items()
-            if name.startswith(f"{group}/")
+            for group, _, own in [name.partition("/")]
+            if group == places.get(own, "params")
         }
-        check_arrays(saved, flatten(abstract_params), where=str(folder))
-        return load_arrays(folder / "arrays", {group: abstract_params})[group]
+        check_arrays(saved, wanted, where=str(folder))
+        params = abstract_params
+        for part in load_arrays(folder / "arrays", groups).values():
+            params = overlay(params, part)
+        return FoundParams(params, [step], "ema" if "ema" in groups else "params")

@@ -46,6 +46,23 @@ class OptimizerConfig:
         0.0, help="largest global norm of the gradient (0 = no clipping)", minimum=0.0
     )
     momentum: float = option(0.0, help="momentum of sgd", minimum=0.0, maximum=1.0)
+    freeze: tuple[str, ...] = option(
+        (),
+        help="regular expressions that fit whole names of parameters ('encoder/.*'), which then "
+        "stay as they are; see docs/fine_tuning.md for names",
+    )
+    groups: tuple[str, ...] = option(
+        (),
+        help="learning rates by name: rules PATTERN=MULTIPLIER, the first that fits counts; "
+        "0 = frozen",
+    )
+    layer_decay: float = option(
+        1.0,
+        help="the learning rate falls by this factor from layer to layer, counted from the top; "
+        "embeddings are one deeper than the first layer",
+        minimum=0.01,
+        maximum=1.0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +99,11 @@ class TrainConfig:
         help="weight of the squared log-normaliser in the training loss (PaLM: 1e-4)",
         minimum=0.0,
     )
+    coverage_weight: float = option(
+        1.0,
+        help="weight of the coverage loss in training (model.decoder.coverage)",
+        minimum=0.0,
+    )
     ema_decay: float = option(
         0.0,
         help="decay of the moving average of parameters used in evaluation (0 = off)",
@@ -112,6 +134,53 @@ class TrainConfig:
         10, help="steps in a row with a non-finite loss or gradient that end the run", minimum=1
     )
     tensorboard: bool = option(True, help="also write TensorBoard events")
+
+
+@dataclasses.dataclass(frozen=True)
+class InitConfig:
+    """Where the first parameters come from: finished runs, or without any chance alone."""
+
+    runs: tuple[str, ...] = option(
+        (), help="run directories to begin from, each as DIR or NAME=DIR (NAMEs for init.map)"
+    )
+    checkpoint: str = option("best", help="of each run: best, last, avg:N or a step")
+    weights: str = option(
+        "ema",
+        help="the moving average where a run kept one, or always the parameters themselves",
+        choices=("ema", "params"),
+    )
+    map: tuple[str, ...] = option(
+        (),
+        help="rules 'PATTERN -> REPLACEMENT': PATTERN is searched at the start of each name of the "
+        "new model, and with REPLACEMENT in its place it is the name in the run (NAME:REPLACEMENT "
+        "says in which); the first that fits counts. Without one, names are the same in one run",
+    )
+    fresh: tuple[str, ...] = option(
+        (), help="regular expressions that fit whole names of what starts random all the same"
+    )
+    use_all: bool = option(
+        False, help="refuse runs of which some parameters would not be used, and not just count"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adaptation (Hu et al. 2021): matrices stay, and learn the product of two thin ones.
+
+    Merged on loading.
+    """
+
+    rank: int = option(0, help="columns of A and rows of B; 0 = off", minimum=0, maximum=4096)
+    alpha: float = option(
+        16.0, help="A B is multiplied with alpha / rank", minimum=0.001, maximum=1_000_000
+    )
+    targets: tuple[str, ...] = option(
+        (".*/(query|value)/kernel",),
+        help="regular expressions that fit whole names of matrices; of stacked layers all or none",
+    )
+    train: tuple[str, ...] = option(
+        (), help="the same for parameters that are trained whole beside A and B, such as heads"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from seqgen.errors import StorageError
-from seqgen.nn.parameters import Definition
+from seqgen.nn.parameters import Definition, overlay
 from seqgen.training.checkpoint import CheckpointStore
 from seqgen.training.compilation import CompileReport, enable_compile_cache
 from seqgen.training.config import MeshConfig, OptimizerConfig, TrainConfig
@@ -45,9 +45,11 @@ def train(
     mesh_cfg: MeshConfig | None = None,
     carry_rows: int = 0,
     evaluators: Sequence[Evaluator] = (),
+    begin: Callable[[Params], Params] | None = None,
     identity: Mapping[str, Any] | None = None,
     identity_defaults: Mapping[str, Any] | None = None,
     facts: Mapping[str, Any] | None = None,
+    next_commands: Sequence[str] = (),
     progress: Progress | None = None,
     stop: StopSignals | None = None,
 ) -> Outcome:
@@ -63,9 +65,11 @@ def train(
       mesh_cfg: devices; one by default.
       carry_rows: rows of every batch, where the model's state goes on from batch to batch.
       evaluators: called in turn with (params, step); the moving average is given where it exists.
+      begin: gives a new run its first parameters, made of the random ones.
       identity: JSON values that must not change between resumes ({'model', 'tokenizer', 'data'}).
       identity_defaults: dotted name -> value of what an older checkpoint may not know.
       facts: further JSON values for each manifest ('config_hash').
+      next_commands: end the summary: what to type next.
       progress: display; plain lines on stderr by default.
       stop: entered by the caller, whose evaluators raise StopRequested once it is requested; a new
         one by default.
@@ -105,7 +109,7 @@ def train(
     with progress.phase("restore"):
         restored = store.restore(setup.abstract)
     if restored is None:
-        state, host = setup.init(), HostRecord()
+        state, host = setup.init(begin), HostRecord()
     else:
         state, host = restored[0], HostRecord.from_json(restored[1]).resumed()
         progress.line(f"resumed at step {int(state.step):,}")
@@ -117,7 +121,7 @@ def train(
     # ---- around the step ------------------------------------------------------------------------
     compiles: list[CompileReport] = []
     run_step = setup.make_step(wrap=progress.phase, report=compiles.append)
-    names, meter = list(flatten(setup.abstract.params)), Meter()
+    names, meter = list(flatten(setup.groups.select(setup.abstract.params))), Meter()
     pending: list[tuple[int, Any]] = []  # metrics of steps that stay on the device until a log step
     with contextlib.ExitStack() as stack:
         stack.enter_context(run.failure_status())
@@ -222,6 +226,8 @@ def train(
     work = f"{step - first_step:,} in this process, {len(compiles)} programs compiled"
     trouble = f"{store.num_failed_saves} failed saves"
     lines = summarise(outcome, run, meter, progress, total=total, work=work, trouble=trouble)
+    heads = itertools.chain(["next"], itertools.repeat(""))
+    lines += [f"  {head:<15}{command}" for head, command in zip(heads, next_commands)]
     for line in lines:
         progress.line(line)
     return outcome
@@ -255,7 +261,7 @@ def evaluate_all(
     evaluators: Sequence[Evaluator], state: TrainState, step: int
 ) -> tuple[dict[str, float], list[Mapping[str, str]]]:
     """The values and samples of all evaluators, on the moving average where there is one."""
-    params = state.params if state.ema is None else state.ema
+    params = state.params if state.ema is None else overlay(state.params, state.ema)
     values: dict[str, float] = {}
     samples: list[Mapping[str, str]] = []
     for evaluator in evaluators:

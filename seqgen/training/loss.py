@@ -13,9 +13,8 @@ from seqgen.nn.parameters import Definition
 from seqgen.training.carry import abstract_carry, enter
 from seqgen.training.config import TrainConfig
 from seqgen.training.sharding import Layout
-from seqgen.types import Array, Batch, MaskedBatch, Params, PyTree
+from seqgen.types import AnyBatch, Array, Params, PyTree
 
-AnyBatch = Batch | MaskedBatch
 LossFunction = Callable[..., tuple[Array, Any]]
 WEIGHT = "_weight"  # ends the name of the weight of a prediction beside that of the tokens
 
@@ -25,9 +24,9 @@ def make_loss(
 ) -> LossFunction:
     """`loss(params, batch, key) -> (objective sum, {'loss', 'nll', 'correct', 'weight'} sums)`.
 
-    `key=None` is evaluation: no dropout, label smoothing, z-loss or scheduled sampling. Of a model
-    that predicts more than tokens (`Trainable`), the objective is the sum of all losses, and there
-    are 'NAME_nll', 'NAME_correct' and 'NAME_weight' of each further prediction.
+    `key=None` is evaluation: no dropout, label smoothing, z-loss, coverage loss or scheduled
+    sampling. Of a model that predicts more than tokens (`Trainable`), the objective is the sum of
+    all losses, and there are 'NAME_nll', 'NAME_correct' and 'NAME_weight' of each further one.
     """
     carrying = make_carrying_loss(definition, train_cfg, compute_dtype=compute_dtype)
 
@@ -55,6 +54,7 @@ def make_carrying_loss(
                 prediction.bias,
                 prediction.labels,
                 prediction.weights,
+                mixture=prediction.mixture,
                 label_smoothing=0.0 if key is None else train_cfg.label_smoothing,
                 z_loss=0.0 if key is None else train_cfg.z_loss,
                 compute_dtype=compute_dtype,
@@ -64,6 +64,9 @@ def make_carrying_loss(
         }
         tokens, *others = sums
         total = sum((sums[name].loss for name in others), sums[tokens].loss)
+        coverage = found[tokens].coverage
+        if coverage is not None and key is not None:
+            total += train_cfg.coverage_weight * (coverage * found[tokens].weights).sum()
         measured = {"loss": total}
         for name, part in sums.items():
             prefix = "" if name == tokens else f"{name}_"

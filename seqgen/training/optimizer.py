@@ -5,14 +5,16 @@ The inverse square root with warm-up is that of Vaswani et al., 2017 ("Noam"), s
 peak is `learning_rate`. Cosine: Loshchilov and Hutter, 2017 (without restarts).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from seqgen.nn.parameters import at, put
 from seqgen.training.config import OptimizerConfig
+from seqgen.training.parameter_groups import ParameterGroups
 from seqgen.types import Array, Params, load_component
 
 # An update rule without its learning rate, clipping and decay.
@@ -44,7 +46,11 @@ def learning_rate(cfg: OptimizerConfig, update: Any, *, num_steps: int) -> Array
 
 
 def build_optimizer(
-    cfg: OptimizerConfig, *, num_steps: int, axes: Params | None = None
+    cfg: OptimizerConfig,
+    *,
+    num_steps: int,
+    axes: Params,
+    groups: ParameterGroups,
 ) -> optax.GradientTransformation:
     """Update rule, weight decay and learning rate as one transformation.
 
@@ -57,16 +63,30 @@ def build_optimizer(
       cfg: what to build. `cfg.name` may be `module:name` of a user's own `Rule`.
       num_steps: where cosine and linear end unless `cfg.decay_steps` says otherwise.
       axes: tuple of axis names for each parameter. Decay is for matrices only: parameters with at
-        least two axes besides 'layers'. Without `axes` the number of dimensions decides.
+        least two axes besides 'layers'.
+      groups: which parameters are trained and at what rates. All trees that `init` and `update`
+        take and give are what `groups.select` makes of whole ones.
     """
     rule = load_component(cfg.name, RULES, what="optimizer")
     parts = [rule(cfg)]
     if cfg.weight_decay and cfg.name != "adam" and cfg.name != "sgd":
-        parts.append(optax.add_decayed_weights(cfg.weight_decay, mask=_matrix_mask(axes)))
+        parts.append(
+            optax.add_decayed_weights(cfg.weight_decay, mask=_is_matrix(groups.select(axes)))
+        )
     parts.append(
         optax.scale_by_learning_rate(lambda count: learning_rate(cfg, count, num_steps=num_steps))
     )
+    if not groups.is_plain:
+        parts.append(_scale_by_rates(groups.select(groups.rates)))
     return _with_plain_state(optax.chain(*parts))
+
+
+def _scale_by_rates(rates: Params) -> optax.GradientTransformation:
+    def scale(update: Array, rate: Any) -> Array:
+        # Added to anything, -0.0 changes no bit of it.
+        return jnp.where(rate == 0.0, -0.0, update * rate)
+
+    return optax.stateless(lambda updates, params: jax.tree.map(scale, updates, rates))
 
 
 def _adam(cfg: OptimizerConfig) -> optax.GradientTransformation:
@@ -88,15 +108,12 @@ def _sgd(cfg: OptimizerConfig) -> optax.GradientTransformation:
 RULES: dict[str, Rule] = {"adam": _adam, "adamw": _adam, "adafactor": _adafactor, "sgd": _sgd}
 
 
-def _matrix_mask(axes: Params | None) -> Callable[[Params], Params]:
-    if axes is None:
-        return lambda params: jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
-    mask = jax.tree.map(
+def _is_matrix(axes: Params) -> Params:
+    return jax.tree.map(
         lambda names: len([name for name in names if name != "layers"]) >= 2,
         axes,
         is_leaf=lambda node: isinstance(node, tuple),
     )
-    return lambda params: mask
 
 
 def _with_plain_state(inner: optax.GradientTransformation) -> optax.GradientTransformation:
@@ -109,7 +126,7 @@ def _with_plain_state(inner: optax.GradientTransformation) -> optax.GradientTran
         structure = jax.eval_shape(inner.init, params)
         treedef = jax.tree.structure(structure)
         paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(structure)[0]]
-        leaves = [_lookup(state, path) for path in paths]
+        leaves = [at(state, path_name(path)) for path in paths]
         updates, new_state = inner.update(updates, jax.tree.unflatten(treedef, leaves), params)
         return updates, plain_dict(new_state)
 
@@ -120,11 +137,13 @@ def plain_dict(tree: Any) -> dict[str, Any]:
     """Any pytree as nested dicts keyed by field names, keys and indices (all strings)."""
     nested: dict[str, Any] = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        node = nested
-        for entry in path[:-1]:
-            node = node.setdefault(key_name(entry), {})
-        node[key_name(path[-1])] = leaf
+        put(nested, path_name(path), leaf)
     return nested
+
+
+def path_name(path: Iterable[Any]) -> str:
+    """A pytree path as one string, 'decoder/layers/0/kernel'."""
+    return "/".join(map(key_name, path))
 
 
 def key_name(entry: Any) -> str:
@@ -133,9 +152,3 @@ def key_name(entry: Any) -> str:
         if hasattr(entry, attribute):
             return str(getattr(entry, attribute))
     return str(entry)
-
-
-def _lookup(state: Any, path: tuple[Any, ...]) -> Any:
-    for entry in path:
-        state = state[key_name(entry)]
-    return state

@@ -126,7 +126,7 @@ def summarise(
     work: str,
     trouble: str,
 ) -> list[str]:
-    """Ten lines: score, where time went, speed, memory, trouble, path, next commands.
+    """Nine lines: score, where time went, speed, memory, trouble, path.
 
     Args:
       outcome: of the run.
@@ -167,6 +167,4 @@ def summarise(
         f"  peak memory    {peak:,.0f} MiB",
         f"  trouble        {host.resumes} resumes, {skipped} skipped steps, {trouble}",
         f"  checkpoints    {run.path}/checkpoints",
-        f"  next           seqgen evaluate --workdir={run.path}",
-        f"                 seqgen generate --workdir={run.path}",
     ]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,7 +12,8 @@ import optax
 
 from seqgen.nn.parameters import Definition
 from seqgen.training.carry import abstract_carry
-from seqgen.training.optimizer import key_name
+from seqgen.training.optimizer import path_name
+from seqgen.training.parameter_groups import ParameterGroups
 from seqgen.training.sharding import Layout, state_shardings
 from seqgen.types import Array, Params, PyTree
 
@@ -27,7 +29,7 @@ class TrainState:
       opt_state: nested dicts of the optimiser.
       key: uint32 scalar made from the seed; dropout of a step is a hash of it, the step and the
         micro-batch (`nn.dropout.make_key`).
-      ema: moving average of `params`, or None.
+      ema: moving average of the trained `params`, or None.
       counters: {'bad_steps': int32 in all, 'bad_run': int32 in a row just now}.
       carry: what a recurrent language model carries from batch to batch (`training.carry`): nested
         dicts of [rows, ...], or None.
@@ -51,17 +53,18 @@ def fresh_state(
     params: Params,
     optimizer: optax.GradientTransformation,
     *,
+    groups: ParameterGroups,
     seed: int,
     use_ema: bool,
-    carry: PyTree = None,
+    carry: PyTree,
 ) -> TrainState:
     """The state before the first step with fresh parameters; `carry` gives shapes; pure."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        opt_state=optimizer.init(params),
+        opt_state=optimizer.init(groups.select(params)),
         key=jnp.asarray(seed_key(seed)),
-        ema=jax.tree.map(jnp.array, params) if use_ema else None,
+        ema=jax.tree.map(jnp.array, groups.select(params)) if use_ema else None,
         counters={
             "bad_steps": jnp.zeros((), jnp.int32),
             "bad_run": jnp.zeros((), jnp.int32),
@@ -74,8 +77,8 @@ def abstract_state(
     definition: Definition,
     optimizer: optax.GradientTransformation,
     *,
+    groups: ParameterGroups,
     layout: Layout,
-    seed: int = 0,
     use_ema: bool = False,
     carry_rows: int = 0,
 ) -> TrainState:
@@ -84,9 +87,9 @@ def abstract_state(
     `carry_rows`: rows of a batch, where the model's state goes on from batch to batch.
     """
     carry = abstract_carry(definition, carry_rows) if carry_rows else None
+    options: dict[str, Any] = {"groups": groups, "use_ema": use_ema, "carry": carry}
     shapes = jax.eval_shape(
-        lambda params: fresh_state(params, optimizer, seed=seed, use_ema=use_ema, carry=carry),
-        definition.abstract,
+        lambda params: fresh_state(params, optimizer, seed=0, **options), definition.abstract
     )
     shardings = state_shardings(shapes, definition.axes, layout.mesh, layout.rules)
     # Rows stay with the devices that read them.
@@ -103,28 +106,40 @@ def init_state(
     definition: Definition,
     optimizer: optax.GradientTransformation,
     *,
-    layout: Layout,
-    seed: int = 0,
-    use_ema: bool = False,
-    carry_rows: int = 0,
+    groups: ParameterGroups,
+    abstract: TrainState,
+    seed: int,
+    begin: Callable[[Params], Params] | None = None,
 ) -> TrainState:
-    """The state before the first step, each leaf created where it will live."""
-    options: dict[str, Any] = {"seed": seed, "use_ema": use_ema}
-    abstract = abstract_state(
-        definition, optimizer, layout=layout, carry_rows=carry_rows, **options
-    )
+    """The state before the first step, each leaf created where `abstract` says.
 
-    def init() -> TrainState:
-        params = definition.init(jax.random.key(seed))
-        return fresh_state(params, optimizer, carry=abstract.carry, **options)
+    `begin`: gives the parameters to start from, made of the random ones; JAX's arrays among them
+    are given away.
+    """
+    options: dict[str, Any] = {"use_ema": abstract.ema is not None, "carry": abstract.carry}
 
-    return jax.jit(init, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, abstract))()
+    def draw() -> Params:
+        return definition.init(jax.random.key(seed))
+
+    def state(params: Params) -> TrainState:
+        return fresh_state(params, optimizer, groups=groups, seed=seed, **options)
+
+    def settle(leaf: Any, place: Any) -> Any:
+        # The first step donates these buffers, and numpy must not own what XLA overwrites.
+        return jax.device_put(leaf, place, may_alias=not isinstance(leaf, np.ndarray))
+
+    places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    if begin is None:
+        return jax.jit(lambda: state(draw()), out_shardings=places)()
+    params = begin(jax.jit(draw, out_shardings=places.params)())
+    params = jax.tree.map(settle, params, places.params)
+    return jax.jit(state, out_shardings=places, donate_argnums=0)(params)
 
 
 def flatten(tree: PyTree) -> dict[str, Any]:
     """Leaves by their path, such as 'params/decoder/layers/0/kernel'."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {"/".join(key_name(entry) for entry in path): leaf for path, leaf in leaves}
+    return {path_name(path): leaf for path, leaf in leaves}
 
 
 def snapshot(tree: PyTree) -> PyTree:

@@ -49,6 +49,19 @@ def refuse_non_finite(arrays: Mapping[str, np.ndarray]) -> None:
             raise ValueError(f"{name} holds non-finite values")
 
 
+def without_frozen_averages(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """`saved` as it is wanted: older runs kept a moving average of frozen parameters too.
+
+    It is the parameter itself, bit for bit. Both are {path: anything}.
+    """
+    averaged = any(name.startswith("ema/") for name in wanted)
+    return {
+        name: facts
+        for name, facts in saved.items()
+        if name in wanted or not (averaged and name.startswith("ema/"))
+    }
+
+
 def check_arrays(saved: Mapping[str, Any], wanted: Mapping[str, Any], *, where: str) -> None:
     """Compare {path: [type, shape]} of a manifest with the leaves that are wanted.
 

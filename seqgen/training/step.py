@@ -20,15 +20,16 @@ import optax
 from jax import lax
 
 from seqgen.nn.dropout import make_key
-from seqgen.nn.parameters import Definition
+from seqgen.nn.parameters import Definition, overlay
 from seqgen.training.carry import enter, leave
 from seqgen.training.compilation import CompiledStep, CompileReport
 from seqgen.training.config import OptimizerConfig, TrainConfig
-from seqgen.training.loss import WEIGHT, AnyBatch, further_predictions, make_carrying_loss
+from seqgen.training.loss import WEIGHT, further_predictions, make_carrying_loss
 from seqgen.training.optimizer import learning_rate
+from seqgen.training.parameter_groups import ParameterGroups
 from seqgen.training.sharding import Layout
 from seqgen.training.state import TrainState
-from seqgen.types import Array, Params, PyTree
+from seqgen.types import AnyBatch, Array, Params, PyTree
 
 Metrics = dict[str, Array]
 
@@ -38,8 +39,12 @@ def make_update(
     *,
     train_cfg: TrainConfig,
     optimizer_cfg: OptimizerConfig,
+    groups: ParameterGroups,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """`update(state, gradient sums, loss sums, carry=None)`: divide, clip, check, update.
+
+    There are gradients of what `groups` selects. What is frozen stays as it is and counts for
+    nothing, frozen layers of a stack too, whatever their gradients are.
 
     A step whose loss, gradient or update is not finite advances `step` and the counters, and leaves
     params, optimiser state, moving average and carry as they are, bit for bit. `carry`: after the
@@ -66,6 +71,7 @@ def make_update(
     def update(state: TrainState, grads: Params, sums: dict[str, Array], carry: PyTree = None):
         weight = jnp.maximum(sums["weight"], 1e-30)
         loss = sums["loss"] / weight
+        grads = groups.drop_frozen(grads)
         squares = _squares(grads)
         grad_norm = jnp.sqrt(jnp.sum(squares)) / weight
         clip = optimizer_cfg.clip_norm
@@ -78,7 +84,7 @@ def make_update(
             jnp.isfinite(loss) & jnp.isfinite(grad_norm),
             spend,
             hold,
-            (scale, decay, grads, state.params, state.opt_state, state.ema),
+            (scale, decay, grads, groups.select(state.params), state.opt_state, state.ema),
         )
         bad = 1 - good.astype(jnp.int32)
         counters = {
@@ -87,7 +93,7 @@ def make_update(
         }
         state_after = TrainState(
             step=state.step + 1,
-            params=params,
+            params=overlay(state.params, params),
             opt_state=opt_state,
             key=state.key,
             ema=ema,
@@ -128,6 +134,7 @@ def make_train_step(
     layout: Layout,
     compute_dtype: str,
     abstract: TrainState,
+    groups: ParameterGroups,
     wrap: Callable[[str], Any] = contextlib.nullcontext,
     report: Callable[[CompileReport], None] = lambda report: None,
 ) -> Callable[[TrainState, Sequence[AnyBatch]], tuple[TrainState, Metrics]]:
@@ -135,8 +142,8 @@ def make_train_step(
 
     Metrics are device scalars: means 'loss', 'nll', 'accuracy' over real tokens, their 'weight',
     'grad_norm', 'learning_rate', 'bad', the counters 'bad_steps' and 'bad_run', and 'bad_leaf'
-    (index of the first parameter whose gradient is not finite; meaningless in a good step); of
-    each further prediction the means 'NAME_nll' and 'NAME_accuracy'.
+    (index of the first trained parameter whose gradient is not finite; meaningless in a good step);
+    of each further prediction the means 'NAME_nll' and 'NAME_accuracy'.
 
     Args:
       definition: the model.
@@ -146,12 +153,21 @@ def make_train_step(
       layout: where state and batches live.
       compute_dtype: 'float32' or 'bfloat16'.
       abstract: shapes and shardings of the state (`abstract_state`).
+      groups: which parameters are trained.
       wrap: `wrap(label)` is a context manager that stands around every compilation.
       report: receives a CompileReport after every compilation.
     """
     loss = make_carrying_loss(definition, train_cfg, compute_dtype=compute_dtype)
-    gradient = jax.grad(loss, has_aux=True)
-    update = make_update(optimizer, train_cfg=train_cfg, optimizer_cfg=optimizer_cfg)
+
+    def gradient(params: Params, batch: AnyBatch, key: Array, carry: PyTree) -> Any:
+        """Of what is trained alone; also `(sums, carry)`."""
+
+        def of_trained(part: Params) -> Any:
+            return loss(overlay(params, part), batch, key, carry)
+
+        return jax.grad(of_trained, has_aux=True)(groups.select(params))
+
+    update = make_update(optimizer, train_cfg=train_cfg, optimizer_cfg=optimizer_cfg, groups=groups)
     places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     build = functools.partial(CompiledStep, wrap=wrap, report=report, layout=layout)
 
@@ -187,7 +203,7 @@ def make_train_step(
 
     assert abstract.carry is None, "the config's check sees to it"
     whole = layout.replicated
-    total_places = (places.params, whole)
+    total_places = (groups.select(places.params), whole)
     accumulate = build(
         add,
         name="gradients",
@@ -208,7 +224,8 @@ def make_train_step(
         """Sums of nothing; which there are, the model's predictions say."""
         with layout.activations():
             sums, _ = jax.eval_shape(loss, abstract.params, batch, None, None)[1]
-        blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), (abstract.params, sums))
+        trained = groups.select(abstract.params)
+        blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), (trained, sums))
         return jax.device_put(blank, total_places, may_alias=False)
 
     def several(state: TrainState, batches: Sequence[AnyBatch]) -> tuple[TrainState, Metrics]:

@@ -6,7 +6,7 @@ import math
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from seqgen.training.run_directory import write_atomically
@@ -25,6 +25,16 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return rows
+
+
+def step_seconds(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Seconds of all steps in rows of metrics.jsonl: each row's median times its steps."""
+    seconds, last = 0.0, 0
+    for row in rows:
+        if "step_ms" in row:
+            seconds += row["step_ms"] / 1e3 * (row["step"] - last)
+            last = row["step"]
+    return seconds
 
 
 def encode_row(values: Values) -> str:

@@ -77,6 +77,7 @@ def training_row(model: str, seed: int, *, speed: float = 1.0) -> dict[str, Any]
         "width": 8,
         "score": "exact_match",
         "steps": 3,
+        "step_seconds": 1.0,
         "train_seconds": 3.0,
         "flops_per_token": 1e4,
         "curve": curve,

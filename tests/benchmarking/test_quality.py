@@ -5,12 +5,10 @@ import dataclasses
 import pytest
 import rows
 
-from seqgen.benchmarking import curves, quality, suite
+from seqgen.benchmarking import curves, pace, quality, suite
 from seqgen.benchmarking.cells import FULL, SMOKE
 from seqgen.benchmarking.results import Results
 from seqgen.benchmarking.tasks import TASKS, Training
-from seqgen.training.progress import StepView
-from seqgen.training.signals import StopSignals
 
 BOTH = dataclasses.replace(SMOKE, first_only=())
 TRAINING = Training(
@@ -65,37 +63,32 @@ def test_a_curve_from_logged_rows():
         {"step": 20, "step_ms": 50.0, "tokens_seen": 90, "eval/loss": 2.0, "eval/bleu": 7.0},
         {"step": 30, "step_ms": 50.0, "tokens_seen": 130, "eval/loss": None},
     ]
-    (point,) = curves.make_curve(logged, score="bleu", flops_per_token=10.0)
+    (point,) = curves.make_curve(logged, score="bleu", flops_per_token=10.0, step_seconds=0.05)
     wanted = {"step": 20, "tokens": 90, "flops": 900.0, "loss": 2.0, "score": 7.0}
-    assert point == {**wanted, "seconds": pytest.approx(1.5)}
-    assert curves.training_seconds(logged) == pytest.approx(2.0)
+    assert point == {**wanted, "seconds": pytest.approx(1.0)}
 
 
-def view(step: int, step_ms: float) -> StepView:
-    return StepView(
-        step=step,
-        num_steps=100,
-        values={},
-        tokens_per_second=0.0,
-        step_ms=step_ms,
-        wait_share=0.0,
-        pad_share=0.0,
-        checkpoint=None,
-        seconds_left=0.0,
+def test_minutes_are_a_number_of_steps_at_the_pace():
+    training = dataclasses.replace(TRAINING, scale="full", minutes=8.0, step_seconds=0.1)
+    assert training.num_steps == 120  # a fortieth of 480 s
+    assert dataclasses.replace(training, step_seconds=0.11).num_steps == 100  # the last logged
+    assert dataclasses.replace(training, step_seconds=60.0).num_steps == 10
+    assert dataclasses.replace(TRAINING, step_seconds=1e-9).num_steps == 4  # all of the task
+    assert training.config().train.num_steps == 120
+    assert training.pace_key == dataclasses.replace(training, seed=1).pace_key
+
+
+def test_a_pace_is_the_mean_over_the_shapes_as_often_as_they_come(monkeypatch):
+    taken = iter([(0.1, 0.2), (0.3, 0.4)])
+    monkeypatch.setattr(
+        pace.machine, "measure", lambda call, **_: pace.machine.Timing(next(taken), calls=1)
     )
-
-
-def test_a_budget_counts_the_steps_of_all_processes():
-    stop = StopSignals()
-    logged = [{"step": 10, "step_ms": 100.0}]
-    budget = quality.Budget(stop, seconds=2.0, rows=logged, show_every=1000)
-    budget.step(view(15, 100.0))
-    assert not stop.requested and not budget.is_spent
-    budget.step(view(20, 100.0))
-    assert stop.requested and budget.is_spent
-    spent = StopSignals()
-    assert quality.Budget(spent, seconds=1.0, rows=logged, show_every=1).is_spent
-    assert spent.requested
+    training = dataclasses.replace(TRAINING, scale="full", task="copy")  # two shapes
+    monkeypatch.setattr(pace, "PROBED_BATCHES", 40)
+    row = pace.measure_pace(training, repeats=2)
+    assert row["shapes"] == 2
+    low, high = row["seconds"]["samples"]
+    assert high - low == pytest.approx(0.1) and 0.1 < low < 0.3
 
 
 @pytest.mark.parametrize(
@@ -111,12 +104,15 @@ def test_every_task_is_a_valid_experiment(scale, task, model, kind, tmp_path):
 
 
 def test_a_training_gives_a_curve_and_resumes(tmp_path):
-    training = dataclasses.replace(TRAINING, folder=str(tmp_path / "run"))
+    training = dataclasses.replace(TRAINING, folder=str(tmp_path / "run"), step_seconds=0.5)
     row = quality.train_one(training)
     assert (row["status"], row["steps"]) == ("finished", 4)
     assert [point["step"] for point in row["curve"]] == [2, 4]
     first, last = row["curve"]
-    assert 0 < first["tokens"] < last["tokens"] and 0 <= first["seconds"] <= last["seconds"]
+    assert 0 < first["tokens"] < last["tokens"] and (first["seconds"], last["seconds"]) == (
+        1.0,
+        2.0,
+    )
     assert last["flops"] == pytest.approx(last["tokens"] * row["flops_per_token"])
     assert row["test"]["loss"] > 0 and "exact_match" in row["test"]
     again = quality.train_one(training)
@@ -128,8 +124,10 @@ def trained(monkeypatch):
     """Trainings that a worker would have got; what it says is taken from `answers` first."""
     orders, answers = [], []
 
-    def ask(order, *, seconds, grace):
+    def ask(order, *, seconds, grace=0.0):
         del seconds
+        if "pace" in order:
+            return {"seconds": rows.timing(0.01), "shapes": 1}
         assert grace > 0
         training = Training(**order["train"])
         orders.append(training)
@@ -159,6 +157,15 @@ def test_longer_trainings_go_on_and_finished_ones_rest(trained, tmp_path):
     assert len(orders) == 2
     measure(tmp_path, BOTH, minutes=2.0)
     assert [training.folder for training in orders[2:]] == [t.folder for t in orders[:2]]
+    assert {training.step_seconds for training in orders} == {0.01}
+
+
+def test_without_a_pace_there_is_no_training(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(quality, "ask_worker", lambda order, **_: {"error": "too slow"})
+    measure(tmp_path, BOTH)
+    found = Results(tmp_path, command="").rows.values()
+    errors = [row["error"] for row in found if row["what"] == "compare"]
+    assert errors == ["its pace is not known: too slow"] * 2
 
 
 def test_the_full_plan_trains_each_model_once_a_task_and_seed(trained, tmp_path):
@@ -181,5 +188,6 @@ def test_an_interrupted_training_is_no_row(trained, tmp_path):
         measure(tmp_path, BOTH)
     answers.append({"error": "ended with 1: boom"})
     measure(tmp_path, BOTH)
-    broken, whole = Results(tmp_path, command="").rows.values()
+    found = Results(tmp_path, command="").rows.values()
+    broken, whole = (row for row in found if row["what"] == "compare")
     assert broken["error"] == "ended with 1: boom" and "curve" in whole

@@ -7,11 +7,11 @@ from cli.calls import call, stdin
 
 import seqgen
 from seqgen import config, config_schema, data
+from seqgen.building import build_definition
 from seqgen.cli.main import main
 from seqgen.cli.text_files import escape
 from seqgen.data.tokenizer import TableTokenizer
 from seqgen.data.tokenizer_store import save_tokenizers
-from seqgen.runs import build_definition
 from seqgen.training.checkpoint import CheckpointStore
 from seqgen.training.run_directory import RunDirectory
 from seqgen.training.state import TrainState

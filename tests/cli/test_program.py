@@ -53,7 +53,7 @@ GOLDEN = {
     "shw": """\
 error: unknown verb 'shw'
   did you mean   seqgen show
-  verbs          train, evaluate, generate, compare, show, bench, data, doctor
+  verbs          train, evaluate, generate, chat, fill, compare, show, bench, data, doctor
 """,
     "train --workdr=x": """\
 error: unknown option  --workdr

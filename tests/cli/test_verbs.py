@@ -37,6 +37,9 @@ def test_train_records_what_was_typed(run_b):
     assert lines[1:] == ["--config.train.num_steps=240", "--config.train.seed=1"]
     assert lines[0].startswith("--config=") and lines[0].endswith("recipe.py:b")
     assert json.loads((run_b / "config.json").read_text())["train"]["seed"] == 1
+    log = (run_b / "train.log").read_text(encoding="utf-8")
+    assert f"  next           seqgen evaluate --workdir={run_b}\n" in log
+    assert f"                 seqgen generate --workdir={run_b}\n" in log
 
 
 def test_same_command_on_a_finished_run_does_nothing_more(run_a, recipe, capsys):

@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 
 from seqgen.data.batching import Shape, assemble, batch_info, slice_rows
+from seqgen.data.masked_rows import PairText, assemble_masked
+from seqgen.data.masking import MaskedRow
 from seqgen.types import BOS_ID, EOS_ID, PAD_ID
 
 PAIRS = [([5, 6], [7]), ([], [8, 9]), ([4], [])]
@@ -33,6 +35,17 @@ def test_info_counts_real_tokens_and_tells_batches_apart():
     changed = dataclasses.replace(batch, labels=batch.labels + 1)
     assert batch_info(changed).digest != info.digest
     assert batch_info(assemble(Shape(4, 4, 3), PAIRS[::-1], rows=range(3))).digest != info.digest
+
+
+def test_masked_rows_count_all_that_is_read():
+    one = np.array([BOS_ID, 5, 6, EOS_ID])
+    row = PairText(one, np.zeros(4, np.int32), None), MaskedRow(one, np.array([1]), np.array([5]))
+    batch = assemble_masked([row], Shape(2, 6, 0), max_places=2)
+    info = batch_info(batch)
+    assert (info.tokens, info.pad_fraction) == (5, 1 - 5 / 12), "the spare row has its BOS"
+    for name in ("token_types", "masked_positions", "labels", "weights", "next_labels"):
+        changed = dataclasses.replace(batch, **{name: getattr(batch, name) + 1})
+        assert batch_info(changed).digest != info.digest
 
 
 def test_slices_are_the_batch():

@@ -258,3 +258,18 @@ def test_a_given_tokenizer_must_write_line_ends(tmp_path):
     tokenizer = TokenizerConfig(kind="given", path=str(tmp_path / "own.model"))
     with pytest.raises(DataError, match="no piece for a line end"):
         prepare(config(tmp_path), tokenizer, workdir=None)
+
+
+def test_lines_lose_the_space_that_a_tokenizer_puts_before_them():
+    """Also where the first piece with a space is a byte, which keeps it."""
+    from seqgen.data.multiline import MultilineTokenizer
+    from seqgen.data.sentencepiece_tokenizer import train_sentencepiece
+    from seqgen.data.tokenizer import ByteTokenizer
+
+    for fallback in (True, False):
+        cfg = TokenizerConfig(
+            kind="bpe", vocab_size=330 if fallback else 60, byte_fallback=fallback
+        )
+        pieces = train_sentencepiece(iter(TEXT.splitlines()), cfg, own=("\n",))
+        assert MultilineTokenizer(pieces).drops_line_space
+    assert not MultilineTokenizer(ByteTokenizer()).drops_line_space

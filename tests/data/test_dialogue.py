@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from seqgen import config
-from seqgen.data import prepare
+from seqgen.data import dialogue, prepare
 from seqgen.data.chat_template import ChatTemplate, Turn, history_line
 from seqgen.data.config import DataConfig, TokenizerConfig
 from seqgen.data.control_tokens import ControlTokenizer
-from seqgen.data.dialogue import DialogueSource, tokenizer_texts
+from seqgen.data.dialogue import DialogueSource
 from seqgen.data.dialogue_tokenizer import DialogueTokenizer
 from seqgen.data.tokenizer import ByteTokenizer
 from seqgen.data.tokenizer_store import Tokenizers, load_tokenizers, save_tokenizers
@@ -143,8 +143,29 @@ def test_a_vocabulary_is_learnt_from_every_turn_once():
     turns = [Turn("user", "a"), Turn("user", "b"), Turn("bot", "c"), Turn("user", "d")]
     turns.append(Turn("bot", "e"))
     source = DialogueSource([tuple(turns)], template=TEMPLATE, fingerprint="x")
-    pairs = [source[i] for i in range(len(source))]
-    assert list(tokenizer_texts(pairs, TEMPLATE)) == ["a", "b", "c", "d", "e"]
+    assert list(source.vocabulary_texts(2)) == ["a", "b", "c", "d", "e"]
+    assert list(source.vocabulary_texts(1)) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("reply_speaker", ["bot", ""])
+def test_a_vocabulary_is_learnt_from_what_pairs_add_to_those_before(monkeypatch, reply_speaker):
+    """Read off the histories of all pairs, which are not made for it: that would be quadratic."""
+    rng = np.random.default_rng(4)
+    template = dataclasses.replace(TEMPLATE, reply_speaker=reply_speaker, system_line="Be kind.")
+    dialogues = [random_turns(rng, int(rng.integers(0, 7))) for _ in range(40)]
+    source = DialogueSource(dialogues, template=template, fingerprint="x")
+    count = len(source) - 3
+    expected = ["Be kind."]
+    for pair in (source[i] for i in range(count)):
+        history = template.read(pair["source"])
+        new = []
+        for turn in reversed(history.turns):
+            if turn.speaker == history.reply_speaker:
+                break
+            new.insert(0, turn.text)
+        expected += [*new, pair["target"]]
+    monkeypatch.delattr(dialogue, "history_line")
+    assert list(source.vocabulary_texts(count)) == expected
 
 
 def write(folder, dialogues, split="train"):

@@ -78,6 +78,14 @@ def test_eighty_ten_ten_and_every_place_and_token_is_as_likely_as_another():
     assert all(within(n, total, 0.1 * 44 / 45 / 45) for n in others[5:])
 
 
+def test_tokens_put_in_anothers_place_are_looked_up_once(monkeypatch):
+    rules = MaskRules(VOCAB, MASK, control_ids=(0, 1, 2, 3, 9))
+    assert rules.others.tolist() == [*range(5, 9), *range(10, VOCAB)]
+    monkeypatch.setattr(np, "setdiff1d", None)
+    ids, _ = text(0)
+    assert mask_tokens(ids, rules, key=(0,)).positions.size
+
+
 def words_of(ids, starts):
     """The word that each place belongs to, -1 for control tokens."""
     number, found = -1, []

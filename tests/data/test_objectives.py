@@ -4,7 +4,14 @@ import jax
 import numpy as np
 import pytest
 
-from seqgen.data import DataConfig, TokenizerConfig, load_tokenizers, prepare
+from seqgen.data import (
+    DataConfig,
+    TokenizerConfig,
+    base_tokenizer,
+    load_tokenizers,
+    loader,
+    prepare,
+)
 from seqgen.data.config import ObjectiveConfig
 from seqgen.data.control_tokens import ControlTokenizer
 from seqgen.data.corruption import restore_spans
@@ -85,6 +92,28 @@ def test_batches_are_pure_and_held_out_damage_is_fixed(folder, objective):
     ]
     joined = jax.tree.map(lambda *parts: np.concatenate(parts), *(half[0] for half in halves))
     assert equal(joined, stream[2])
+
+
+def test_held_out_text_and_word_starts_are_made_once(folder, monkeypatch):
+    made = {"texts": 0, "starts": 0}
+
+    def counted(name, make):
+        def count(*args, **options):
+            made[name] += 1
+            return make(*args, **options)
+
+        return count
+
+    monkeypatch.setattr(loader, "PretrainingText", counted("texts", loader.PretrainingText))
+    starts = counted("starts", base_tokenizer.find_word_starts)
+    monkeypatch.setattr(base_tokenizer, "find_word_starts", starts)
+    data = make(folder, unit="word", kind="char")
+    data.batch_shapes()
+    first = list(data.eval_batches("val"))
+    assert equal(first, list(data.eval_batches("val")))
+    assert made == {"texts": 2, "starts": 1}
+    some = list(data.eval_batches("val", max_examples=3))
+    assert len(some) < len(first) and made == {"texts": 3, "starts": 1}
 
 
 def test_masks_keep_the_rate_differ_by_epoch_and_leave_the_text(folder):

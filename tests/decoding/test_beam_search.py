@@ -123,7 +123,7 @@ def test_early_stop_never_changes_the_answers(kind, monkeypatch):
     def only_empty_beams(state, shape, values):
         return dataclasses.replace(state, done=state.live_log_probs[:, 0] == -np.inf)
 
-    monkeypatch.setattr(beam_search, "_mark_done", only_empty_beams)
+    monkeypatch.setattr(beam_search, "mark_done", only_empty_beams)
     jax.clear_caches()
     for seed, alpha in cases:
         wanted = config.replace(length_penalty=alpha)

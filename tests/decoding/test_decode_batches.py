@@ -4,6 +4,7 @@ import numpy as np
 
 from seqgen.decoding import DecodeConfig
 from seqgen.decoding.batching import pad_rows, plan_batches, round_width
+from seqgen.decoding.id_tables import power_of_two
 
 
 def test_batches_cover_every_line_once_and_keep_their_budget():
@@ -31,3 +32,10 @@ def test_widths_are_few_and_sufficient():
     assert all(width >= length for length, width in enumerate(widths, 1))
     ladder = [16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048]
     assert sorted(set(widths)) == ladder
+
+
+def test_powers_of_two_are_the_smallest_that_suffice():
+    powers = [1 << n for n in range(12)]
+    for count in range(1, 1100):
+        assert power_of_two(count) == next(power for power in powers if power >= count)
+        assert power_of_two(count, fewest=16) == max(16, power_of_two(count))

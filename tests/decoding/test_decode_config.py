@@ -132,6 +132,18 @@ def test_options_of_sampling_are_refused_where_nothing_is_drawn(option):
         DecodeConfig(do_sample=True).replace(num_beams=2, **option)
 
 
+def test_evaluations_search_plainly():
+    """Whatever a config's answers are searched by, its evaluations are greedy or have beams."""
+    config = DecodeConfig(num_beams=4, num_beam_groups=2, required_words=("a",), min_length=2)
+    greedy = config.plain(1)
+    assert greedy == DecodeConfig(min_length=2)
+    assert config.plain(3) == DecodeConfig(num_beams=3, required_words=("a",), min_length=2)
+    for other in (DecodeConfig(contrastive_k=4), DecodeConfig(do_sample=True)):
+        assert other.plain(2) == DecodeConfig(num_beams=2)
+    with pytest.raises(ConfigError, match="num_beams"):
+        config.plain(0)
+
+
 def test_room_is_never_less_than_a_limit():
     """Limits are computed in float32, the room in float64."""
     lengths = np.arange(1, 200)

@@ -72,7 +72,9 @@ class ToyModel:
 
     def init_decode(self, encoded, *, max_len, num_beams=1, rewindable=False):
         rows = encoded.summary.shape[0] * num_beams
+        read = {"read": jnp.full((rows, max_len), BOS_ID)} if rewindable else {}
         return {
+            **read,
             "shared": encoded.summary,
             "previous": jnp.full((rows,), BOS_ID),
             "last": jnp.full((rows,), BOS_ID),
@@ -90,6 +92,10 @@ class ToyModel:
             previous = jnp.where(real, carry["last"], carry["previous"])
             last = jnp.where(real, token, carry["last"])
             position = carry["position"] + real
+            if "read" in carry:
+                place = jnp.arange(len(token)), carry["position"]
+                read = carry["read"].at[place].set(jnp.where(real, token, carry["read"][place]))
+                carry = {**carry, "read": read}
             logits = by_pair[previous, last] + by_position[position] + shared
             spoils = (self.spoilt != 0) & (position > self.spoilt_from) & (shared[:, 4] > 0)
             logits = jnp.where(spoils[:, None], self.spoilt, logits)
@@ -102,8 +108,19 @@ class ToyModel:
     def output_columns(self, vocab_ids):
         return vocab_ids
 
-    def output_logits(self, hidden, columns=None):
-        return hidden if columns is None else hidden[..., columns]
+    def output_logits(self, hidden, columns=None, allowed=None):
+        logits = hidden if columns is None else hidden[..., columns]
+        return logits if allowed is None else jnp.where(allowed, logits, -jnp.inf)
+
+    def compared_states(self, hidden):
+        return hidden
+
+    def rewind(self, state, lengths):
+        def read(back):
+            tokens = state["read"][jnp.arange(len(lengths)), jnp.maximum(lengths - back, 0)]
+            return jnp.where(lengths >= back, tokens, BOS_ID)
+
+        return {**state, "position": lengths, "last": read(1), "previous": read(2)}
 
     def reorder(self, state, parents):
         rows = (parents + jnp.arange(parents.shape[0])[:, None] * parents.shape[1]).reshape(-1)

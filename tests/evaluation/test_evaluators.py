@@ -6,7 +6,7 @@ import pytest
 from seqgen import config
 from seqgen.errors import ConfigError
 from seqgen.evaluation import evaluators
-from seqgen.evaluation.config import EvaluationConfig
+from seqgen.evaluation.config import METRICS, EvaluationConfig
 from seqgen.evaluation.scores import corpus_scores
 from seqgen.metrics import WeightedMean
 
@@ -17,7 +17,7 @@ def eval_step(params, batch):
     """A batch is (sum of losses, hits, tokens)."""
     total, hits, tokens = batch
     return {
-        "nll": WeightedMean(np.float32(total), np.float32(tokens)),
+        "loss": WeightedMean(np.float32(total), np.float32(tokens)),
         "accuracy": WeightedMean(np.float32(hits), np.float32(tokens)),
     }
 
@@ -108,6 +108,7 @@ def test_split_report_begins_with_the_promised_names():
         hypotheses=translate({"end": "z"}, [e["source"] for e in EXAMPLES]),
         teacher_forced={"loss": 1.0, "perplexity": math.e, "token_accuracy": 0.5},
         cfg=EvaluationConfig(),
+        metrics=METRICS,
     )
     assert list(report)[:9] == [
         *("split", "loss", "perplexity", "token_accuracy", "exact_match", "bleu", "chrf", "ter"),
@@ -134,9 +135,11 @@ def test_every_reference_of_an_example_is_scored():
         hypotheses=["c d", "s2"],
         teacher_forced={"loss": 1.0, "perplexity": math.e, "token_accuracy": 0.5},
         cfg=cfg,
+        metrics=("bleu", *cfg.metrics),
     )
     assert report["rouge1"] == 50.0 and report["rouge_signature"].startswith("nrefs:var|")
-    assert set(report["intervals"]) >= {"rouge1", "copied1", "bleu"}
+    assert set(report["intervals"]) == {"rouge1", "copied1", "bleu", "exact_match"}
+    assert "ter" not in report and "chrf_signature" not in report
 
 
 def test_a_metric_from_outside_the_package(tmp_path, monkeypatch):
@@ -155,6 +158,7 @@ def test_a_metric_from_outside_the_package(tmp_path, monkeypatch):
         hypotheses=["t 0 x y z"] * 9 + [""],
         teacher_forced={"loss": 1.0, "perplexity": math.e, "token_accuracy": 0.5},
         cfg=cfg,
+        metrics=cfg.metrics,
     )
     assert report["shortness"] == 1.0
     checked = config.from_dict(

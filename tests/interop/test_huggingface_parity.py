@@ -18,6 +18,7 @@ from seqgen.models.config import (
     TransformerEncoderConfig,
 )
 from seqgen.models.layer_stack import layer_list
+from seqgen.models.stack_input import stack_input
 from seqgen.nn.masks import AttentionMask
 from seqgen.training.config import TrainConfig
 from seqgen.training.loss import make_loss
@@ -142,7 +143,7 @@ def test_gpt2_layer_by_layer_loss_and_every_gradient():
     @jit
     def run(params):
         model = definition.bind(params)
-        x = model.embed(model.target_embedding, text, model.decoder, None)
+        x = stack_input(model.config, model.target_embedding, text, model.decoder, None)
         mask = AttentionMask(text.segments, text.segments, causal=True)
         states = layer_by_layer(model.decoder, x, mask, text.positions)
         hidden = model(batch)

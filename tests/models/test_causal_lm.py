@@ -21,11 +21,8 @@ from seqgen.models.config import (
     TransformerEncoderConfig,
 )
 from seqgen.nn.dropout import make_key
-from seqgen.training.config import MeshConfig, OptimizerConfig, TrainConfig
-from seqgen.training.optimizer import build_optimizer
-from seqgen.training.sharding import Layout
-from seqgen.training.state import abstract_state, init_state
-from seqgen.training.step import make_train_step
+from seqgen.training.config import OptimizerConfig, TrainConfig
+from seqgen.training.setup import TrainSetup
 from seqgen.types import BOS_ID, EOS_ID, PAD_ID, Batch, Sequences, no_source
 
 # What is compiled here runs once, so the compiler's own time is all that counts.
@@ -304,20 +301,13 @@ def test_nothing_that_would_read_an_encoder_is_made(variant):
 @pytest.mark.parametrize(("variant", "prefix"), [("gpt2", False), ("lstm", True)])
 def test_training_lowers_the_loss(variant, prefix):
     definition, _ = build(variant, source_prefix=prefix, dropout=0.1)
-    train_cfg = TrainConfig(num_steps=20)
-    optimizer_cfg = OptimizerConfig(learning_rate=0.02, schedule="constant")
-    optimizer = build_optimizer(optimizer_cfg, num_steps=20, axes=definition.axes)
-    layout = Layout.of(MeshConfig())
-    step = make_train_step(
+    setup = TrainSetup.of(
         definition,
-        optimizer,
-        train_cfg=train_cfg,
-        optimizer_cfg=optimizer_cfg,
-        layout=layout,
+        train_cfg=TrainConfig(num_steps=20),
+        optimizer_cfg=OptimizerConfig(learning_rate=0.02, schedule="constant"),
         compute_dtype="float32",
-        abstract=abstract_state(definition, optimizer, layout=layout),
     )
-    state = init_state(definition, optimizer, layout=layout)
+    step, state = setup.make_step(), setup.init()
     batch, losses = text(source=sequences([5, 2, 3], 5, 7) if prefix else None), []
     for _ in range(20):
         state, metrics = step(state, [batch])

@@ -207,6 +207,16 @@ def test_refusals():
     refuse("num_kv_heads", num_kv_heads=3)
     refuse("even", positions="rotary", num_heads=8)
     refuse("max_positions", positions="learned", max_positions=10, length=11)
+    refuse("rotary_base=500 would be ignored", rotary_base=500)
+    refuse("relative_max_distance=64 would be ignored", relative_max_distance=64)
+    unread = {"positions": "rotary", "rotary_scaling": "ntk", "rotary_factor": 2.0}
+    refuse("rotary_original_len=8 would be ignored", rotary_original_len=8, **unread)
+    refuse("changes nothing", positions="rotary", rotary_scaling="ntk")
+    refuse("changes nothing", positions="rotary", rotary_factor=2.0)
+    near = {"positions": "relative", "relative_max_distance": 8}
+    refuse("relative_max_distance above 8", relative_buckets=32, **near)
+    stretched = {"positions": "rotary", "rotary_factor": 2.0}
+    refuse("rotary_original_len", rotary_scaling="yarn", **stretched)
     with pytest.raises(ConfigError, match="joint"):
         build_model(
             ModelConfig(embed_dim=DIM, tie_embeddings="all", encoder=ENCODERS["transformer"]),

@@ -18,12 +18,9 @@ from seqgen.models.config import (
     TransformerEncoderConfig,
 )
 from seqgen.nn.dropout import make_key
-from seqgen.training.config import MeshConfig, OptimizerConfig, TrainConfig
+from seqgen.training.config import OptimizerConfig, TrainConfig
 from seqgen.training.loss import make_loss
-from seqgen.training.optimizer import build_optimizer
-from seqgen.training.sharding import Layout
-from seqgen.training.state import abstract_state, init_state
-from seqgen.training.step import make_train_step
+from seqgen.training.setup import TrainSetup
 from seqgen.types import MaskedBatch, Sequences
 
 # What is compiled here runs once, so the compiler's own time is all that counts.
@@ -122,19 +119,13 @@ def test_more_padding_changes_nothing_dropout_included():
 
 def train(definition, parts, num_steps):
     """The loss of each step."""
-    optimizer_cfg = OptimizerConfig(learning_rate=0.02, schedule="constant")
-    optimizer = build_optimizer(optimizer_cfg, num_steps=num_steps, axes=definition.axes)
-    layout = Layout.of(MeshConfig())
-    step = make_train_step(
+    setup = TrainSetup.of(
         definition,
-        optimizer,
         train_cfg=TrainConfig(num_steps=num_steps, accumulation_steps=len(parts)),
-        optimizer_cfg=optimizer_cfg,
-        layout=layout,
+        optimizer_cfg=OptimizerConfig(learning_rate=0.02, schedule="constant"),
         compute_dtype="float32",
-        abstract=abstract_state(definition, optimizer, layout=layout),
     )
-    state, found = init_state(definition, optimizer, layout=layout), []
+    step, state, found = setup.make_step(), setup.init(), []
     for _ in range(num_steps):
         state, metrics = step(state, parts)
         found.append(float(metrics["loss"]))

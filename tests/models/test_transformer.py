@@ -33,6 +33,9 @@ VARIANTS = {
     },
     "learned": {"positions": "learned", "activation": "gelu", "norm_position": "pre",
                 "max_positions": 12, "num_kv_heads": 2},
+    "near": {"positions": "alibi", "num_kv_heads": 2, "qk_norm": True, "attention_window": 2},
+    "relative": {"positions": "relative", "relative_buckets": 4, "relative_max_distance": 3,
+                 "norm_position": "pre"},
 }  # fmt: skip
 
 
@@ -266,7 +269,7 @@ def test_recomputation_keeps_less(scan):
     assert kept("full") < kept("dots") < kept("none")
 
 
-@pytest.mark.parametrize("variant", ["paper", "modern"])
+@pytest.mark.parametrize("variant", ["paper", "modern", "relative"])
 def test_attention_in_blocks_changes_nothing_dropout_included(variant):
     plain, params = build(variant, dropout=0.3, attention_kernel="plain")
     blocked, _ = build(variant, dropout=0.3, attention_kernel="blocked")
@@ -304,6 +307,17 @@ def test_every_dropout_rate_is_read(rate):
     batch = example()
     dropped = forward(definition, params, batch, make_key(0, step=0))
     assert jnp.abs(dropped - forward(definition, params, batch)).max() > 1e-3
+
+
+def test_a_window_forgets_what_lies_before_it():
+    definition, params = build("near")
+    batch = example()
+    run = jit(lambda params, ids: definition.bind(params)(dataclasses.replace(
+        batch, target=dataclasses.replace(batch.target, ids=ids))))  # fmt: skip
+    base = run(params, batch.target.ids)
+    other = run(params, batch.target.ids.at[:, 0].set(BOS_ID))
+    np.testing.assert_array_equal(base[:2, 2:], other[:2, 2:])
+    assert jnp.abs(base[:2, 1] - other[:2, 1]).max() > 1e-4
 
 
 def test_learned_positions_refuse_long_batches_and_clamp_in_decoding():

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from seqgen.nn.additive import AdditiveAttention, LuongAttention, attention_weights
+from seqgen.nn.additive import (
+    AdditiveAttention,
+    LuongAttention,
+    additive_scores,
+    attention_weights,
+)
 
 SENTENCES, QUERIES, POSITIONS, QUERY_DIM, MEMORY_DIM = 3, 2, 4, 5, 6
 MASK = np.arange(POSITIONS) < np.array([4, 2, 0])[:, None]
@@ -44,6 +49,25 @@ def test_additive_attention_equals_the_papers_formula():
             for s in range(POSITIONS):
                 scores[b, q, s] = v @ np.tanh(QUERY[b, q] @ w + MEMORY[b, s] @ u + bias)
     np.testing.assert_allclose(weights, softmax_over_real(scores), atol=1e-6)
+
+
+def test_what_was_attended_to_before_enters_the_scores():
+    """See et al. 2017, equation 11; from zeros it changes nothing."""
+    past = random(3, SENTENCES, QUERIES, POSITIONS)
+    query, keys, vector, cover = (
+        random(4, SENTENCES, QUERIES, 7),
+        random(5, 3, 4, 7),
+        *random(6, 2, 7),
+    )
+    got = additive_scores(*map(jnp.asarray, (query, keys, vector)), past[..., None] * cover)
+    for b in range(SENTENCES):
+        for q in range(QUERIES):
+            for s in range(POSITIONS):
+                want = vector @ np.tanh(query[b, q] + keys[b, s] + past[b, q, s] * cover)
+                np.testing.assert_allclose(got[b, q, s], want, rtol=1e-5, atol=1e-6)
+    options = {"attention_dim": 7, "rngs": nnx.Rngs(0)}
+    assert not AdditiveAttention(5, 6, coverage=True, **options).coverage[...].any()
+    assert AdditiveAttention(5, 6, **options).coverage is None
 
 
 @pytest.mark.parametrize("general", [False, True])

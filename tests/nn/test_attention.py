@@ -10,6 +10,7 @@ from seqgen.nn.attention import Attention
 from seqgen.nn.attention_plain import KeyValues, attend
 from seqgen.nn.dropout import keep_mask, make_key
 from seqgen.nn.masks import AttentionMask
+from seqgen.nn.rotary import RotaryRule
 
 
 def random(*shape, seed=0):
@@ -106,7 +107,9 @@ def test_huge_scores_are_finite():
 
 @pytest.mark.parametrize("kv_heads", [4, 1])
 def test_layer_with_joint_and_separate_projections_agree(kv_heads):
-    layer = Attention(8, 8, num_heads=4, num_kv_heads=kv_heads, rotary=True, rngs=nnx.Rngs(0))
+    layer = Attention(
+        8, 8, num_heads=4, num_kv_heads=kv_heads, rotary=RotaryRule(), rngs=nnx.Rngs(0)
+    )
     x, at = random(2, 5, 8), jnp.tile(jnp.arange(5), (2, 1))
     mask = AttentionMask()
     joint = layer(x, None, mask, positions=at)
@@ -118,3 +121,29 @@ def test_bad_head_counts():
     for heads, groups in ((3, None), (4, 3)):
         with pytest.raises(ValueError, match="heads"):
             Attention(8, 8, num_heads=heads, num_kv_heads=groups, rngs=nnx.Rngs(0))
+
+
+def test_telling_the_weights_leaves_the_output_and_costs_one_product():
+    layer = Attention(8, 6, num_heads=4, num_kv_heads=2, rngs=nnx.Rngs(0))
+    x, memory = random(2, 3, 8), random(2, 5, 6, seed=1)
+    segments = jnp.array([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]])
+    places = jnp.broadcast_to(jnp.arange(5), (2, 5))
+    mask = AttentionMask(segments[:, :3], segments)
+    options = {"positions": places[:, :3], "memory_positions": places}
+
+    def run(weigh):
+        return layer(x, memory, mask, **options, weigh=weigh)
+
+    out, weights = run(True)
+    np.testing.assert_array_equal(out, run(False))
+    products = [str(jax.make_jaxpr(run, 0)(w)).count("dot_general[") for w in (False, True)]
+    assert products[1] == products[0] + 1
+    query, keys = (
+        np.asarray(a, np.float64).reshape(2, -1, heads, 2)
+        for a, heads in ((layer.query(x), 4), (layer.key(memory), 2))
+    )
+    powers = np.exp(np.einsum("btnh,bsnh->bnts", query, keys.repeat(2, axis=2)) / 2**0.5)
+    powers = np.where(mask.dense(3, 5), powers, 0)
+    want = powers / np.maximum(powers.sum(-1, keepdims=True), 1e-30)
+    np.testing.assert_allclose(weights, want.mean(1), atol=1e-6)
+    assert not weights[1, 2].any()

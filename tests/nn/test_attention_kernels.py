@@ -10,7 +10,9 @@ from seqgen.nn.attention_kernels import attention, choose_kernel
 from seqgen.nn.attention_plain import KeyValues, attend
 from seqgen.nn.dropout import make_key
 from seqgen.nn.masks import AttentionMask
+from seqgen.nn.position_bias import DistanceBias
 
+BIAS = DistanceBias(jnp.zeros((2, 9)))
 SEGMENTS = jnp.asarray([[1, 1, 2, 2, 0], [1, 1, 1, 0, 0]])
 
 
@@ -29,6 +31,16 @@ def test_short_rows_are_plain_and_long_ones_blocked():
 
     assert chosen(64, 64) == chosen(1024, 1024) == "plain"
     assert chosen(8192, 8192) == chosen(1025, 1024) == "blocked"
+
+
+def test_what_a_fused_kernel_cannot_add_is_never_given_to_it(monkeypatch):
+    query = jax.ShapeDtypeStruct((1, 2, 8192, 64), jnp.float32)
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    chosen = {
+        biased: choose_kernel(query, 8192, AttentionMask(), dropping=False, biased=biased)
+        for biased in (False, True)
+    }
+    assert chosen == {False: "splash", True: "blocked"}
 
 
 def test_plain_is_bit_for_bit_what_it_was():
@@ -63,6 +75,8 @@ def test_blocked_agrees_through_the_same_door():
         (AttentionMask(), {"implementation": "flash"}, "flash"),
         (AttentionMask(SEGMENTS), {}, "neither"),
         (AttentionMask(window=0), {}, "at least 1"),
+        (AttentionMask(), {"implementation": "splash", "bias": BIAS}, "plain or blocked"),
+        (AttentionMask(), {"implementation": "cudnn", "bias": BIAS}, "plain or blocked"),
         (AttentionMask(), {"implementation": "cudnn"}, "compute_dtype"),
         (
             AttentionMask(),

@@ -13,6 +13,7 @@ from seqgen.nn.attention_sliced import SLICE_SCORES, attend_sliced, rows_in_slic
 from seqgen.nn.dropout import make_key
 from seqgen.nn.masks import AttentionMask
 from seqgen.nn.partitioning import axis_rules
+from seqgen.nn.position_bias import DistanceBias
 from seqgen.training.compilation import program_memory
 
 # What is compiled here runs once, so the compiler's own time is all that counts.
@@ -28,6 +29,8 @@ CASES = {
     "an array of all rows": (AttentionMask(SEGMENTS, SEGMENTS, allowed=ALLOWED[:1]), 2),
     "grouped heads": (AttentionMask(SEGMENTS, SEGMENTS), 4),
 }
+
+BIASED = ("packed, causal", "grouped heads")
 
 
 def arrays(heads, batch=BATCH, length=LENGTH):
@@ -46,17 +49,19 @@ def test_values_gradients_and_dropout_bits_are_those_of_plain(name, rows):
     query, memory = arrays(heads)
     dropout = {"dropout_rate": 0.4, "key": make_key(0, step=3)}
     scores = rows * heads * LENGTH * LENGTH
+    columns = np.random.default_rng(5).standard_normal((heads, 2 * LENGTH - 1))
+    bias = DistanceBias(jnp.asarray(columns, jnp.float32)) if name in BIASED else None
 
-    def sliced(query, memory):
-        mixed = attend_sliced(query, memory, mask, slice_scores=scores, **dropout)
+    def sliced(query, memory, bias):
+        mixed = attend_sliced(query, memory, mask, bias=bias, slice_scores=scores, **dropout)
         return jnp.sin(mixed).sum(), mixed
 
-    def plain(query, memory):
-        mixed = attention(query, memory, mask, implementation="plain", **dropout)
+    def plain(query, memory, bias):
+        mixed = attention(query, memory, mask, bias=bias, implementation="plain", **dropout)
         return jnp.sin(mixed).sum(), mixed
 
     got, want = (
-        jit(jax.value_and_grad(f, argnums=(0, 1), has_aux=True))(query, memory)
+        jit(jax.value_and_grad(f, argnums=(0, 1, 2), has_aux=True))(query, memory, bias)
         for f in (sliced, plain)
     )
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):

@@ -1,5 +1,7 @@
 """The cache that beams share, against each row's own list of keys and values."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from seqgen.nn.attention_plain import KeyValues, attend
 from seqgen.nn.beam_cache import (
     BeamHistory,
     StepMemory,
+    attend_history,
     attend_step,
     part_beams,
     share_beams,
@@ -39,26 +42,33 @@ class Reference:
     def rewind(self, lengths):
         self.rows = [entries[:n] for entries, n in zip(self.rows, lengths, strict=True)]
 
-    def attend(self, row, query):
-        """[N, H] over everything the row has consumed."""
-        keys, values = (np.stack(part) for part in zip(*self.rows[row], strict=True))
+    def attend(self, row, query, window=None, slope=0.0):
+        """[N, H] over everything the row has consumed, or the last of it; the later, the more."""
+        seen = self.rows[row][-(window or 0) :]
+        keys, values = (np.stack(part) for part in zip(*seen, strict=True))
         scores = np.einsum("nh,tnh->nt", query, keys) / np.sqrt(WIDTH)
+        scores += slope * np.arange(len(seen)) * np.arange(1, HEADS + 1)[:, None]
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         weights /= weights.sum(-1, keepdims=True)
         return np.einsum("nt,tnh->nh", weights, values)
 
 
-@jax.jit
-def extend(history, memory, new, real, query):
+@functools.partial(jax.jit, static_argnames=("window", "slope"))
+def extend(history, memory, new, real, query, window=None, slope=0.0):
     """Write, then let each row's newest token look back."""
     memory = memory.write(new, history)
     history = history.extend(real)
-    mask = history.mask(real.shape[2])
-    mixed, _ = attend_step(share_beams(query, BEAMS), memory, mask, compute_dtype="float32")
+    mask = history.mask(real.shape[2], window=window)
+    back = history.distances(real.shape[2])
+    bias = history.spread(-slope * back * jnp.arange(1, HEADS + 1).reshape(-1, 1, 1, 1, 1))
+    mixed = attend_history(
+        share_beams(query, BEAMS), memory, mask, history, bias=bias, compute_dtype="float32"
+    )
     return history, memory, part_beams(mixed, BEAMS)
 
 
-def test_follows_every_row_through_extensions_reorderings_and_rewinds():
+@pytest.mark.parametrize(("window", "slope"), [(None, 0.0), (2, 0.0), (None, 0.5)])
+def test_follows_every_row_through_extensions_reorderings_and_rewinds(window, slope):
     rng, reference = np.random.default_rng(7), Reference()
     history = BeamHistory.empty(BATCH, BEAMS, SLOTS)
     memory = StepMemory.empty(history, HEADS, WIDTH, compute_dtype="float32")
@@ -73,11 +83,17 @@ def test_follows_every_row_through_extensions_reorderings_and_rewinds():
         )  # fmt: skip
         reference.extend(jax.tree.map(np.asarray, new), real)
         history, memory, mixed = extend(
-            history, memory, new, jnp.asarray(real).reshape(BATCH, BEAMS, num_new), query
+            history,
+            memory,
+            new,
+            jnp.asarray(real).reshape(BATCH, BEAMS, num_new),
+            query,
+            window,
+            slope,
         )
         for row in range(rows):
             last = lengths[row] - 1
-            want = reference.attend(row, np.asarray(query[row, :, last]))
+            want = reference.attend(row, np.asarray(query[row, :, last]), window, slope)
             np.testing.assert_allclose(mixed[row, :, last], want, atol=1e-5, err_msg=f"{step}")
         parents = rng.integers(0, BEAMS, (BATCH, BEAMS))
         history = history.reorder(jnp.asarray(parents))

@@ -1,10 +1,10 @@
-"""Position signals: the paper's formula, clamping, and rotations that know differences only."""
+"""Position signals of embeddings: the paper's formula, clamping."""
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from seqgen.nn.positions import LearnedPositions, rotate, sinusoid_table
+from seqgen.nn.positions import LearnedPositions, sinusoid_table
 
 
 def test_sinusoids_follow_the_paper():
@@ -31,21 +31,3 @@ def test_learned_positions_clamp():
     np.testing.assert_array_equal(out[0, 1], out[0, 2])
     np.testing.assert_array_equal(out[0, 1], out[0, 3])
     assert jnp.abs(out[0, 0] - out[0, 1]).max() > 0
-
-
-def test_rotary_scores_depend_on_differences():
-    rng = np.random.default_rng(0)
-    query, keys = (jnp.asarray(rng.standard_normal((1, 2, 5, 8)), jnp.float32) for _ in range(2))
-
-    def scores(shift):
-        at = jnp.arange(5)[None] + shift
-        return jnp.einsum("BNTH,BNSH->BNTS", rotate(query, at), rotate(keys, at))
-
-    np.testing.assert_allclose(scores(0), scores(17), atol=2e-5)
-    plain = jnp.einsum("BNTH,BNSH->BNTS", query, keys)
-    assert jnp.abs(scores(0) - plain).max() > 0.1
-    np.testing.assert_allclose(
-        jnp.linalg.norm(rotate(query, jnp.arange(5)[None]), axis=-1),
-        jnp.linalg.norm(query, axis=-1),
-        rtol=1e-5,
-    )

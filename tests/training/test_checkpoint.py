@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -262,7 +263,7 @@ def test_parameters_for_inference(tmp_path):
     abstract = small_state(0).params
 
     def table(which):
-        return store.restore_params(abstract, which)["table"]
+        return store.find_params(abstract, which).params["table"]
 
     tables = {step: small_state(step).params["table"] for step in (1, 2, 3)}
     np.testing.assert_array_equal(table("best"), tables[2])
@@ -279,9 +280,27 @@ def test_parameters_for_inference(tmp_path):
 def test_the_moving_average_is_preferred_but_not_averaged_again(tmp_path):
     store, _ = make_store(tmp_path)
     store.save(1, with_ema(small_state(1)), HOST)
-    abstract = {"table": np.zeros((50, 8), np.float32)}
-    expected = small_state(1).params["table"] + 1.0
-    np.testing.assert_array_equal(store.restore_params(abstract, "last")["table"], expected)
+    state, abstract = small_state(1), small_state(0).params
+    found = store.find_params(abstract, "last")
+    assert found.group == "ema"
+    # The kernel, of which there is none, is taken as it is: it was frozen.
+    expected = state.params | {"table": state.params["table"] + 1.0}
+    assert state_digest(found.params) == state_digest(expected)
+    for plain in (store.find_params(abstract, "avg:1"), store.find_params(abstract, 1, ema=False)):
+        assert (plain.group, state_digest(plain.params)) == ("params", state_digest(state.params))
+
+
+def test_averages_of_frozen_parameters_are_dropped_on_resume(tmp_path):
+    """Older runs kept them."""
+    store, _ = make_store(tmp_path)
+    state = small_state(1)
+    store.save(1, dataclasses.replace(state, ema=state.params), HOST)
+    wanted = dataclasses.replace(state, ema={"table": state.params["table"]})
+    restored, _ = store.restore(wanted)
+    assert state_digest(restored) == state_digest(wanted)
+    assert flatten(restored).keys() == flatten(wanted).keys()
+    with pytest.raises(CheckpointError, match="another model"):  # it is all or nothing else
+        store.restore(dataclasses.replace(state, ema=None))
 
 
 def test_reading_parameters_changes_nothing_and_skips_damage(two_steps, tmp_path):
@@ -290,7 +309,7 @@ def test_reading_parameters_changes_nothing_and_skips_damage(two_steps, tmp_path
     victim = run / "checkpoints" / "20" / "host.json"
     victim.write_text(json.dumps(HOST))
     store, lines = make_store(run)
-    params = store.restore_params(small_state(0).params, "last")
+    params = store.find_params(small_state(0).params, "last").params
     assert flatten(params).keys() == flatten(small_state(0).params).keys()
     np.testing.assert_array_equal(params["table"], small_state(10).params["table"])
     assert store.steps() == [10, 20]

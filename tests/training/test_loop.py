@@ -16,7 +16,7 @@ from seqgen.training.progress import Progress
 from seqgen.training.run_directory import RunDirectory
 from seqgen.training.signals import StopSignals
 from seqgen.training.state import state_digest
-from seqgen.training.writers import read_rows
+from seqgen.training.writers import read_rows, step_seconds
 
 OPTIMIZER = OptimizerConfig(learning_rate=0.02, schedule="constant")
 
@@ -297,9 +297,8 @@ def test_divergence_ends_with_exit_3_and_the_last_good_parameters(tmp_path):
     assert RunDirectory(tmp_path).status()["state"] == "failed"
     for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    params = CheckpointStore(tmp_path, asynchronous=False).restore_params(
-        toy_definition().abstract, "last"
-    )
+    store = CheckpointStore(tmp_path, asynchronous=False)
+    params = store.find_params(toy_definition().abstract, "last").params
     good, _ = go(tmp_path / "good", num_steps=3)
     assert state_digest(params) == state_digest(good.state.params)
 
@@ -346,3 +345,8 @@ def test_samples_are_kept_and_the_end_has_ten_lines(tmp_path):
     assert (tmp_path / "samples" / "4.txt").read_text() == "source: a b\nhypothesis: at 4\n"
     start = next(i for i, line in enumerate(lines) if line.startswith("finished at step 8"))
     assert 9 <= len(lines) - start <= 11
+
+
+def test_the_seconds_of_all_steps_from_logged_rows():
+    rows = [{"step": 10, "step_ms": 100.0}, {"step": 30, "step_ms": 50.0}, {"step": 30, "eval": 1}]
+    assert step_seconds(rows) == pytest.approx(2.0)

@@ -6,6 +6,7 @@ import pytest
 
 from seqgen.training.config import OptimizerConfig, TrainConfig
 from seqgen.training.optimizer import build_optimizer, learning_rate, plain_dict
+from seqgen.training.parameter_groups import ParameterGroups
 from seqgen.training.state import TrainState
 from seqgen.training.step import make_update
 
@@ -18,6 +19,14 @@ def params():
             "bias": random.standard_normal(4).astype(np.float32),
         }
     }
+
+
+AXES = {"layer": {"kernel": ("embed", "mlp"), "bias": ("mlp",)}}
+
+
+def build(cfg, like=None, axes=AXES):
+    groups = ParameterGroups.of(params() if like is None else like, axes, cfg)
+    return build_optimizer(cfg, num_steps=10, axes=axes, groups=groups)
 
 
 def gradients(step):
@@ -41,7 +50,7 @@ def assert_close(ours, theirs, tolerance=1e-6):
 
 def test_adam_is_the_textbook_recurrence():
     cfg = OptimizerConfig(learning_rate=0.1, schedule="constant", b1=0.8, b2=0.95, eps=1e-6)
-    ours, _ = run(build_optimizer(cfg, num_steps=10))
+    ours, _ = run(build(cfg))
     now = params()["layer"]["kernel"].astype(np.float64)
     first = second = np.zeros_like(now)
     for t in range(1, 5):
@@ -56,17 +65,15 @@ def test_adamw_decays_matrices_and_leaves_vectors():
     cfg = OptimizerConfig(name="adamw", learning_rate=0.1, schedule="constant", weight_decay=0.3)
     mask = {"layer": {"kernel": True, "bias": False}}
     reference = optax.adamw(0.1, weight_decay=0.3, mask=mask)
-    assert_close(run(build_optimizer(cfg, num_steps=10))[0], run(reference)[0])
+    assert_close(run(build(cfg))[0], run(reference)[0])
 
 
 def test_decay_goes_by_axis_names_when_layers_are_stacked():
     """A stacked bias has two dimensions, but it is still a bias."""
     cfg = OptimizerConfig(name="adamw", learning_rate=0.1, schedule="constant", weight_decay=0.5)
-    axes = {"layer": {"kernel": ("embed", "mlp"), "bias": ("mlp",)}}
     stacked_axes = {"layer": {"kernel": ("layers", "embed", "mlp"), "bias": ("layers", "mlp")}}
     stack = jax.tree.map(lambda leaf: leaf[None], params())
-    plain = build_optimizer(cfg, num_steps=9, axes=axes)
-    stacked = build_optimizer(cfg, num_steps=9, axes=stacked_axes)
+    plain, stacked = build(cfg), build(cfg, stack, stacked_axes)
     grads = gradients(0)
     one, _ = plain.update(grads, plain.init(params()), params())
     grads_stack = jax.tree.map(lambda leaf: leaf[None], grads)
@@ -78,27 +85,28 @@ def test_decay_goes_by_axis_names_when_layers_are_stacked():
 def test_sgd_equals_optax(momentum):
     cfg = OptimizerConfig(name="sgd", learning_rate=0.05, schedule="constant", momentum=momentum)
     reference = optax.sgd(0.05, momentum=momentum or None)
-    assert_close(run(build_optimizer(cfg, num_steps=10))[0], run(reference)[0])
+    assert_close(run(build(cfg))[0], run(reference)[0])
 
 
 def test_adafactor_equals_optax_and_keeps_factors_only_for_large_matrices():
     cfg = OptimizerConfig(name="adafactor", learning_rate=0.05, schedule="constant")
     reference = optax.adafactor(0.05)
-    ours, _ = run(build_optimizer(cfg, num_steps=10))
+    ours, _ = run(build(cfg))
     assert_close(ours, run(reference)[0], tolerance=1e-5)
     large = {"kernel": jnp.ones((256, 384))}
-    sizes = [leaf.size for leaf in jax.tree.leaves(build_optimizer(cfg, num_steps=1).init(large))]
+    state = build(cfg, large, {"kernel": ("embed", "mlp")}).init(large)
+    sizes = [leaf.size for leaf in jax.tree.leaves(state)]
     assert max(sizes) == 384
 
 
 @pytest.mark.parametrize("clip_norm", [0.0, 0.5, 1e9])
 def test_clipping_bounds_the_global_norm(clip_norm):
     cfg = OptimizerConfig(name="sgd", learning_rate=1.0, schedule="constant", clip_norm=clip_norm)
-    optimizer = build_optimizer(cfg, num_steps=1)
+    optimizer, groups = build(cfg), ParameterGroups.of(params(), AXES, cfg)
     zero = jnp.zeros((), jnp.int32)
     counters = {"bad_steps": zero, "bad_run": zero}
     state = TrainState(zero, params(), optimizer.init(params()), zero, None, counters)
-    update = make_update(optimizer, train_cfg=TrainConfig(), optimizer_cfg=cfg)
+    update = make_update(optimizer, train_cfg=TrainConfig(), optimizer_cfg=cfg, groups=groups)
     weight = 4.0
     sums = {"loss": 8.0, "nll": 8.0, "correct": 1.0, "weight": weight}
     after, metrics = jax.jit(update)(state, gradients(0), sums)
@@ -120,7 +128,7 @@ def test_state_is_plain_dicts_of_arrays():
 
     for name in ("adam", "adamw", "adafactor", "sgd"):
         cfg = OptimizerConfig(name=name, clip_norm=1.0, weight_decay=0.1)
-        state = build_optimizer(cfg, num_steps=5).init(params())
+        state = build(cfg).init(params())
         assert type(state) is dict
         check(state)
 
@@ -164,4 +172,4 @@ def test_no_warm_up_starts_at_the_peak():
 
 def test_unknown_optimizer_names_the_nearest():
     with pytest.raises(ValueError, match="adamw"):
-        build_optimizer(OptimizerConfig(name="adamW2"), num_steps=1)
+        build(OptimizerConfig(name="adamW2"))

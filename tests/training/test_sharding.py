@@ -20,14 +20,24 @@ from seqgen.nn.dropout import make_key
 from seqgen.training.checkpoint import CheckpointStore
 from seqgen.training.config import MeshConfig, OptimizerConfig, TrainConfig
 from seqgen.training.loss import make_loss
-from seqgen.training.optimizer import build_optimizer
+from seqgen.training.setup import TrainSetup
 from seqgen.training.sharding import Layout, mesh_rules, rows_multiple
-from seqgen.training.state import abstract_state, flatten, init_state, state_digest
+from seqgen.training.state import flatten, state_digest
 
 EIGHT = MeshConfig(data=2, fsdp=2, tensor=2)
 
 
 MESHES = {"one": MeshConfig(), "mixed": EIGHT, "data": MeshConfig(data=8)}
+
+
+def toy_setup(mesh_cfg, *, definition=None, optimizer_cfg=LINEAR, **options):
+    return TrainSetup.of(
+        definition or toy_definition(),
+        train_cfg=TrainConfig(**options),
+        optimizer_cfg=optimizer_cfg,
+        compute_dtype="float32",
+        mesh_cfg=mesh_cfg,
+    )
 
 
 @functools.cache
@@ -93,9 +103,7 @@ def test_a_checkpoint_moves_between_meshes_without_changing_a_bit(tmp_path, targ
     state, _, _ = two_steps("mixed")
     store = CheckpointStore(tmp_path, asynchronous=False)
     store.save(2, state, {})
-    definition = toy_definition()
-    optimizer = build_optimizer(LINEAR, num_steps=50, axes=definition.axes)
-    abstract = abstract_state(definition, optimizer, layout=Layout.of(MESHES[target]))
+    abstract = toy_setup(MESHES[target]).abstract
     moved, _ = store.restore(abstract)
     assert state_digest(moved) == state_digest(state)
     for leaf, wanted in zip(jax.tree.leaves(moved), jax.tree.leaves(abstract), strict=True):
@@ -104,11 +112,8 @@ def test_a_checkpoint_moves_between_meshes_without_changing_a_bit(tmp_path, targ
 
 @pytest.mark.parametrize("mesh", MESHES)
 def test_the_abstract_state_is_the_state_without_its_numbers(mesh):
-    definition = toy_definition()
-    optimizer = build_optimizer(OptimizerConfig(), num_steps=50, axes=definition.axes)
-    place = {"layout": Layout.of(MESHES[mesh]), "use_ema": True}
-    abstract = abstract_state(definition, optimizer, **place)
-    real = init_state(definition, optimizer, **place)
+    training = toy_setup(MESHES[mesh], optimizer_cfg=OptimizerConfig(), ema_decay=0.9)
+    abstract, real = training.abstract, training.init()
     assert jax.tree.structure(abstract) == jax.tree.structure(real)
     for wanted, leaf in zip(jax.tree.leaves(abstract), jax.tree.leaves(real), strict=True):
         assert (wanted.shape, wanted.dtype) == (leaf.shape, leaf.dtype)
@@ -117,9 +122,7 @@ def test_the_abstract_state_is_the_state_without_its_numbers(mesh):
 
 def test_shardings_follow_paths_even_between_equal_shapes():
     """Two parameters of one shape and different axes keep their own layouts in the moments."""
-    definition = toy_definition()
-    optimizer = build_optimizer(OptimizerConfig(), num_steps=1)
-    abstract = abstract_state(definition, optimizer, layout=Layout.of(EIGHT), use_ema=True)
+    abstract = toy_setup(EIGHT, optimizer_cfg=OptimizerConfig(), ema_decay=0.9).abstract
     wanted = {path: leaf.sharding for path, leaf in flatten(abstract.params).items()}
     for part in (abstract.opt_state, abstract.ema):
         for path, leaf in flatten(part).items():
@@ -138,9 +141,8 @@ def test_no_device_holds_the_whole_vocabulary_in_a_step():
         decoder=TransformerDecoderConfig(num_layers=1, num_heads=2, ff_dim=32),
     )
     definition = build_model(cfg, source_vocab_size=vocab_size, target_vocab_size=vocab_size)
-    layout = Layout.of(MeshConfig(data=2, tensor=4))
-    optimizer = build_optimizer(LINEAR, num_steps=50, axes=definition.axes)
-    params = abstract_state(definition, optimizer, layout=layout).params
+    training = toy_setup(MeshConfig(data=2, tensor=4), definition=definition)
+    layout, params = training.layout, training.abstract.params
     places = jax.tree.map(lambda leaf: leaf.sharding, params)
     loss = make_loss(definition, TrainConfig(z_loss=0.01), compute_dtype="float32")
     gradients = jax.jit(

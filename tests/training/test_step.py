@@ -3,6 +3,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from toy_training import toy_batch, toy_definition
 
@@ -10,17 +11,10 @@ from seqgen.nn.dropout import make_key
 from seqgen.training.compilation import count_flops
 from seqgen.training.config import MeshConfig, OptimizerConfig, TrainConfig
 from seqgen.training.loss import make_eval_step, make_loss
-from seqgen.training.optimizer import build_optimizer
+from seqgen.training.setup import TrainSetup
 from seqgen.training.sharding import Layout
-from seqgen.training.state import (
-    abstract_state,
-    flatten,
-    init_state,
-    seed_key,
-    snapshot,
-    state_digest,
-)
-from seqgen.training.step import make_train_step, make_update
+from seqgen.training.state import flatten, seed_key, snapshot, state_digest
+from seqgen.training.step import make_update
 
 OPTIMIZER = OptimizerConfig(learning_rate=0.05, schedule="constant", clip_norm=1.0)
 # Its update is linear in the gradient; Adam's first one is the sign, which magnifies rounding.
@@ -37,22 +31,16 @@ def setup(
     carry_rows=0,
     **options,
 ):
-    train_cfg = TrainConfig(num_steps=50, loss_chunk_tokens=8, **options)
-    definition = definition or toy_definition(dropout_rate=dropout_rate)
-    optimizer = build_optimizer(optimizer_cfg, num_steps=50, axes=definition.axes)
-    place = {"layout": Layout.of(mesh_cfg or MeshConfig()), "use_ema": train_cfg.ema_decay > 0}
-    place["carry_rows"] = carry_rows
-    step = make_train_step(
-        definition,
-        optimizer,
-        train_cfg=train_cfg,
+    training = TrainSetup.of(
+        definition or toy_definition(dropout_rate=dropout_rate),
+        train_cfg=TrainConfig(num_steps=50, loss_chunk_tokens=8, **options),
         optimizer_cfg=optimizer_cfg,
-        layout=place["layout"],
         compute_dtype="float32",
-        abstract=abstract_state(definition, optimizer, **place),
-        report=(reports if reports is not None else []).append,
+        mesh_cfg=mesh_cfg,
+        carry_rows=carry_rows,
     )
-    return step, init_state(definition, optimizer, **place)
+    step = training.make_step(report=(reports if reports is not None else []).append)
+    return step, training.init()
 
 
 def join(batches):
@@ -152,6 +140,35 @@ def test_the_state_is_donated():
     assert all(leaf.is_deleted() for leaf in leaves)
 
 
+def test_a_first_state_is_traced_once_and_takes_over_what_it_is_given():
+    training = TrainSetup.of(
+        toy_definition(),
+        train_cfg=TrainConfig(),
+        optimizer_cfg=OPTIMIZER,
+        compute_dtype="float32",
+    )
+    traced, given, inner = [], {}, training.optimizer
+
+    def init(params):
+        traced.append(1)
+        return inner.init(params)
+
+    optimizer = optax.GradientTransformation(init, inner.update)
+    training = dataclasses.replace(training, optimizer=optimizer)
+    room = np.zeros(32 + 16, np.float32)
+    aligned = room[(-room.ctypes.data % 64) // 4 :][:32]  # such that JAX could use it in place
+
+    def begin(fresh):
+        given.update(fresh)
+        return fresh | {"bias": aligned}
+
+    state = training.init(begin)
+    assert training.abstract.params["bias"].shape == (32,)
+    assert len(traced) == 2, "for the shapes, and for the program"
+    assert [given[name].is_deleted() for name in ("table", "kernel", "output")] == [True] * 3
+    assert state.params["bias"].unsafe_buffer_pointer() != aligned.ctypes.data
+
+
 @pytest.mark.parametrize("accumulation_steps", [1, 2])
 def test_a_bad_step_changes_nothing_but_the_counters(accumulation_steps):
     step, state = setup(ema_decay=0.9, accumulation_steps=accumulation_steps)
@@ -174,9 +191,10 @@ def test_a_bad_step_changes_nothing_but_the_counters(accumulation_steps):
 
 @pytest.mark.parametrize("name", ["bias", "kernel", "output", "table"])
 def test_a_bad_step_names_the_first_bad_leaf(name):
-    _, state = setup()
-    optimizer = build_optimizer(OPTIMIZER, num_steps=50)
-    update = make_update(optimizer, train_cfg=TrainConfig(), optimizer_cfg=OPTIMIZER)
+    options = {"train_cfg": TrainConfig(), "optimizer_cfg": OPTIMIZER}
+    training = TrainSetup.of(toy_definition(), **options, compute_dtype="float32")
+    update = make_update(training.optimizer, **options, groups=training.groups)
+    state = training.init()
     grads = jax.tree.map(jnp.ones_like, state.params)
     grads[name] = grads[name].at[(0,) * grads[name].ndim].set(jnp.inf)
     sums = dict.fromkeys(("loss", "nll", "correct", "weight"), jnp.ones(()))
