@@ -26,10 +26,11 @@ from typing import Any
 
 import jax
 
-from seqgen import config, experiment, runs
-from seqgen.benchmarking.curves import make_curve, training_seconds
+from seqgen import config, experiment
+from seqgen.benchmarking.curves import make_curve
+from seqgen.run_evaluation import evaluate
 from seqgen.training.run_directory import write_atomically
-from seqgen.training.writers import read_rows
+from seqgen.training.writers import read_rows, step_seconds
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from pretrain_finetune_page import LONGER, PRETRAINED, SCRATCH, page
@@ -76,13 +77,13 @@ def reply_perplexity(workdir: Path) -> dict[str, Any]:
 def rouge(workdir: Path) -> dict[str, Any]:
     """ROUGE of greedy answers to the val split with 95 % intervals, by the best checkpoint."""
     names = ("rouge1", "rouge2", "rougeL")
-    report, _, _ = runs.evaluate(workdir, split="val", overrides={"num_beams": 1}, metrics=names)
+    report, _, _ = evaluate(workdir, split="val", overrides={"num_beams": 1}, metrics=names)
     return {name: report[name] for name in names} | {"intervals": report["intervals"]}
 
 
 def label_f1(workdir: Path) -> dict[str, Any]:
     """F1 and accuracy of the labels told to the val split, by the best checkpoint."""
-    report, _, _ = runs.evaluate(workdir, split="val")
+    report, _, _ = evaluate(workdir, split="val")
     return {name: report[name] for name in ("macro_f1", "accuracy", "f1")}
 
 
@@ -201,7 +202,7 @@ def pretrain(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
         found[part] = {
             "recipe": recipe,
             "steps": options.pretrain_steps,
-            "seconds": training_seconds(logged),
+            "seconds": step_seconds(logged),
             "loss": min(row["eval/loss"] for row in logged if _scored(row)),
         }
     return found
@@ -214,7 +215,7 @@ def learn(
     task = TASKS[name]
     sides = [side for part in task.parts for side in SIDES[part]]
     longest = options.block_len
-    source, target = (longest - 1, min(48, longest))  # a classifier's rows have BOS, too
+    source, target = (longest - 2, min(48, longest))  # a classifier's rows have BOS and EOS, too
     if "encoder" not in sides:  # both stand in one row
         source, target = (longest * 5 // 8, longest * 3 // 8)
     lengths = {"data.max_source_len": source, "data.max_target_len": target}
@@ -237,12 +238,13 @@ def learn(
     if not kept.exists():
         write_atomically(kept, json.dumps(task.score(workdir)))
     logged = read_rows(workdir / "metrics.jsonl")
+    seconds = step_seconds(logged)
     return {
         "seed": seed,
         "steps": steps,
-        "seconds": training_seconds(logged),
+        "seconds": seconds,
         "scores": json.loads(kept.read_text()),
-        "curve": make_curve(logged, score="loss", flops_per_token=0.0),
+        "curve": make_curve(logged, score="loss", flops_per_token=0, step_seconds=seconds / steps),
     }
 
 
