@@ -150,6 +150,10 @@ class TextData:
         """Every shape that `train_batches` gives, for compilation ahead of time."""
         return self._planned(rows_multiple, 0)[1].shapes()
 
+    def carry_rows(self, rows_multiple: int = 1) -> int:
+        """Rows of every batch of streams, where the model's state goes on; 0 of other batches."""
+        return self.batch_shapes(rows_multiple)[0].rows if self.cfg.streams else 0
+
     def batches_per_epoch(self, rows_multiple: int = 1) -> int:
         """Batches that hold every training example once."""
         return self._planned(rows_multiple, 0)[1].batches_per_epoch
