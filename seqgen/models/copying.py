@@ -21,7 +21,7 @@ from jax import lax
 from seqgen.losses import Mixture
 from seqgen.models.base import DecodeOutput, Prediction
 from seqgen.models.checks import check_weighs
-from seqgen.models.config import ModelConfig, NoDecoderConfig
+from seqgen.models.config import ModelConfig
 from seqgen.models.encoder_decoder import EncoderDecoder
 from seqgen.models.stack_input import stack_input
 from seqgen.nn.dense import Dense, batched_matmul
@@ -68,9 +68,8 @@ class CopyingEncoderDecoder(EncoderDecoder):
             compute_dtype=compute_dtype,
             rngs=rngs,
         )
-        assert not isinstance(config.decoder, NoDecoderConfig)
         check_weighs(self.decoder)
-        self.has_coverage = config.decoder.coverage
+        self.has_coverage = config.covers
         self.copy_gate = Dense(
             2 * config.embed_dim,
             1,
