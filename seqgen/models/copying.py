@@ -129,7 +129,11 @@ class CopyingEncoderDecoder(EncoderDecoder):
         return self.copy_gate(both)[..., 0]
 
     def output_columns(self, vocab_ids: Array) -> PyTree:
-        return super().output_columns(vocab_ids), vocab_ids
+        """Those of the softmax, and of each token its first place in `vocab_ids`, or C: [V]."""
+        count = len(vocab_ids)
+        slots = jnp.full(self.output_kernel()[0].shape[0], count, jnp.int32)
+        slots = slots.at[vocab_ids].min(jnp.arange(count, dtype=jnp.int32))
+        return super().output_columns(vocab_ids), slots
 
     def output_logits(
         self, hidden: Array, columns: PyTree = None, allowed: Array | None = None
@@ -137,20 +141,19 @@ class CopyingEncoderDecoder(EncoderDecoder):
         """Float32 log-probabilities [..., V] of states; of `output_columns` alone [..., C].
 
         The softmax is over the columns, of them over the `allowed` ones; copies of other tokens are
-        lost.
+        lost. Of equal columns the first one has the copies.
         """
-        dim, vocab_size = self.config.embed_dim, self.output_kernel()[0].shape[0]
+        dim = self.config.embed_dim
         width = (hidden.shape[-1] - dim - 1) // 2
         states, gate, weights, ids = jnp.split(hidden, (dim, dim + 1, dim + 1 + width), axis=-1)
-        own, vocab_ids = (None, None) if columns is None else columns
+        own, slots = (None, None) if columns is None else columns
         logits = super().output_logits(states, own, allowed)
         rows = jnp.arange(states.size // dim)[:, None]
-        copied = jnp.zeros((len(rows), vocab_size), jnp.float32)
+        copied = jnp.zeros((len(rows), logits.shape[-1]), jnp.float32)
         places = ids.reshape(len(rows), width).astype(jnp.int32)
-        copied = copied.at[rows, places].add(weights.reshape(len(rows), width))
-        copied = copied.reshape(*hidden.shape[:-1], vocab_size)
-        if vocab_ids is not None:
-            copied = copied[..., vocab_ids]
+        places = places if slots is None else slots[places]
+        copied = copied.at[rows, places].add(weights.reshape(len(rows), width), mode="drop")
+        copied = copied.reshape(logits.shape)
         log_probs = jnp.logaddexp(
             jax.nn.log_sigmoid(gate) + jax.nn.log_softmax(logits),
             jax.nn.log_sigmoid(-gate) + _log(copied),
