@@ -116,17 +116,16 @@ class CopyingEncoderDecoder(EncoderDecoder):
         """Hidden states [B, T, D], the gate's logits [B, T], attention [B, T, S]."""
         assert batch.source is not None
         encoded = self.encode(batch.source, key=key)
-        embedding, target = self.target_embedding, batch.target
-        embedded = stack_input(self.config, embedding, target, self.decoder, fold(key, 2))
+        target, vectors = batch.target, self.vectors(batch.target.ids)
+        embedded = stack_input(self.config, vectors, target, self.decoder, fold(key, 2))
         hidden, weights = self.decoder.read_and_weigh(
             target, encoded, embedded=embedded, key=fold(key, 3)
         )
-        return hidden, self._gate(hidden, target.ids), weights
+        return hidden, self._gate(hidden, vectors), weights
 
-    def _gate(self, hidden: Array, ids: Array) -> Array:
-        """Logits [B, T] of writing instead of copying, from states and what was read."""
-        both = jnp.concatenate([hidden, self.vectors(ids)], axis=-1)
-        return self.copy_gate(both)[..., 0]
+    def _gate(self, hidden: Array, vectors: Array) -> Array:
+        """Logits [B, T] of writing instead of copying, from states and the tokens read."""
+        return self.copy_gate(jnp.concatenate([hidden, vectors], axis=-1))[..., 0]
 
     def output_columns(self, vocab_ids: Array) -> PyTree:
         """Those of the softmax, and of each token its first place in `vocab_ids`, or C: [V]."""
@@ -177,12 +176,13 @@ class CopyingEncoderDecoder(EncoderDecoder):
         self, state: CopyState, tokens: Array, lengths: Array
     ) -> tuple[DecodeOutput, CopyState]:
         """Consume token ids [R, T], of which the first `lengths` [R] are real."""
-        output, decoder = super().extend(state.decoder, tokens, lengths)
+        vectors = self.vectors(tokens)
+        output, decoder = self.decoder.extend(state.decoder, vectors, lengths)
         assert output.attention is not None
         num_beams = len(tokens) // len(state.source_ids)
         hidden = _side_by_side(
             output.hidden,
-            self._gate(output.hidden, tokens),
+            self._gate(output.hidden, vectors),
             output.attention,
             jnp.repeat(state.source_ids, num_beams, axis=0),
         )

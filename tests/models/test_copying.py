@@ -282,6 +282,25 @@ def test_few_columns_need_no_copies_over_the_whole_vocabulary():
     assert whole not in str(jax.make_jaxpr(model.output_logits)(hidden, columns))
 
 
+def test_rows_are_looked_up_once_to_be_read_and_by_the_gate(monkeypatch):
+    definition, params = build("transformer")
+    batch, shapes = example(), []
+
+    def lookup(table, ids):
+        shapes.append(ids.shape)
+        return table[ids]
+
+    def run(params):
+        model = definition.bind(params)
+        model.predictions(batch)
+        state = model.init_decode(model.encode(batch.source), max_len=4)
+        return model.extend(state, batch.target.ids, jnp.array(TARGET_LENGTHS))[0]
+
+    monkeypatch.setattr("seqgen.nn.embedding.lookup", lookup)
+    jax.eval_shape(run, params)
+    assert shapes == 2 * [batch.source.ids.shape, batch.target.ids.shape]
+
+
 def test_words_that_cannot_be_written_are_copied_and_the_gate_learns_which():
     definition, params = build("transformer", coverage=False, output_bias=True)
     params = {**params, "output_bias": params["output_bias"].at[4:].set(-30.0)}
