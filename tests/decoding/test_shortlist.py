@@ -263,7 +263,7 @@ def test_the_columns_are_gathered_once_a_batch_not_at_every_step():
         if equation.primitive.name in ("gather", "dot_general")
     ]
     assert [inside for inside, shape in found if shape == (24, 16)] == [False]
-    assert (True, (3, 24)) in found  # the logits of a step
+    assert (True, (3, 1, 24)) in found  # the logits of a step
     assert not any(VOCAB in shape for _, shape in found)
 
 
