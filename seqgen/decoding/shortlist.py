@@ -119,7 +119,7 @@ class ShortlistedModel:
         return logits if allowed is None else jnp.where(allowed, logits, -jnp.inf)
 
     def compared_states(self, hidden: Array) -> Array:
-        return hidden  # logits: `SearchOptions` refuses searches that compare states
+        return hidden  # logits: `search` compares no states among candidates
 
     def reorder(self, state: PyTree, parents: Array) -> PyTree:
         return {**state, "model": self._model.reorder(state["model"], parents)}
