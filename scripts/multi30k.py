@@ -23,7 +23,7 @@ from typing import Any
 
 from seqgen.cli.main import main as seqgen
 from seqgen.runs import Run
-from seqgen.training.writers import read_rows, step_seconds
+from seqgen.training.writers import read_rows, total_step_seconds
 
 MODELS = {
     "transformer-tiny": "transformer_tiny",
@@ -114,7 +114,7 @@ def report_run(name: str, workdir: pathlib.Path, data: pathlib.Path) -> dict[str
         "seed": run.config.train.seed,
         "command": " ".join(["seqgen train", *overrides.splitlines()]),
         "compute_dtype": run.config.train.compute_dtype,
-        "train_seconds": round(step_seconds(rows), 1),
+        "train_seconds": round(total_step_seconds(rows), 1),
         "checkpoint": CHECKPOINT,
         "num_beams": NUM_BEAMS,
         "environment": json.loads((workdir / "env.json").read_text(encoding="utf-8")),

@@ -133,14 +133,13 @@ def _check_loop(cfg: Any) -> None:
             "the source, too",
             ("now", "model.encoder.source_prefix=true"),
         )
-    if train.teacher_forcing_rate < 1.0 and getattr(cfg.model.decoder, "copy", False):
+    if train.teacher_forcing_rate < 1.0 and cfg.model.copies:
         refuse(
             f"train.teacher_forcing_rate={train.teacher_forcing_rate:g} is not built for decoders "
             "that copy",
             ("choose", "train.teacher_forcing_rate=1, or model.decoder.copy=false"),
         )
-    covers = getattr(cfg.model.decoder, "coverage", False)
-    if train.coverage_weight != type(train).coverage_weight and not covers:
+    if train.coverage_weight != type(train).coverage_weight and not cfg.model.covers:
         refuse(
             f"train.coverage_weight={train.coverage_weight:g} would be ignored by "
             "model.decoder.coverage=false",

@@ -49,7 +49,7 @@ def _check_sides(cfg: Any) -> None:
             "model.tie_embeddings=all needs one vocabulary for both sides",
             ("either", "tokenizer.joint=true, or model.tie_embeddings=target_output"),
         )
-    if getattr(cfg.model.decoder, "copy", False) and not tokenizer.joint:
+    if cfg.model.copies and not tokenizer.joint:
         refuse(
             "model.decoder.copy=true needs one vocabulary for both sides",
             ("choose", "tokenizer.joint=true"),

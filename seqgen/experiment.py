@@ -96,7 +96,7 @@ def train(
             batches=batches,
             run=run,
             mesh_cfg=cfg.mesh,
-            carry_rows=text.batch_shapes(multiple)[0].rows if cfg.data.streams else 0,
+            carry_rows=text.carry_rows(multiple),
             evaluators=evaluators,
             begin=begin,
             identity=_identity(cfg) | {"corpus and tokenizers": text.fingerprint},

@@ -11,9 +11,8 @@ import numpy as np
 from seqgen.data.base_tokenizer import BaseTokenizer
 from seqgen.data.batching import Shape
 from seqgen.data.labels import LabelledRows, LabelTokenizer
-from seqgen.decoding.batching import plan_batches, round_width
+from seqgen.decoding.batching import padded_shape, plan_batches
 from seqgen.decoding.config import DecodeConfig
-from seqgen.decoding.id_tables import power_of_two
 from seqgen.errors import ConfigError
 from seqgen.nn.dense import dot
 from seqgen.refusals import refused
@@ -147,8 +146,8 @@ class TextLabeller:
 
     def _batch(self, lines: list[list[int]], places: list[int]) -> MaskedBatch:
         """Rows of a common shape, so that few are ever compiled."""
-        rows = min(self._config.batch_size, power_of_two(len(lines)))
-        width = min(round_width(max(len(line) + 1 for line in lines)), self._max_len)
+        lengths = [len(line) + 1 for line in lines]
+        rows, width = padded_shape(lengths, self._config, limit=self._max_len)
         num_places = -(-max(places) // 8) * 8 if self.tells_words else 1
         pairs = [(line, [NUM_CONTROL_IDS] * count) for line, count in zip(lines, places)]
         shape = Shape(rows, width, num_places + 1)

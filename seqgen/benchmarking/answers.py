@@ -11,11 +11,11 @@ from typing import Any
 
 from seqgen.benchmarking import plots
 from seqgen.benchmarking.curves import AXES, at_equal, common_budget
+from seqgen.benchmarking.models import ATTENTION
 from seqgen.benchmarking.page import Block
 from seqgen.benchmarking.results import Row
 
 REFERENCE = "transformer"
-ATTENTION = "-attention"
 SERIAL, PARALLEL = "gru", "mingru"
 BATCH_WORK = {"train": "trains", "decode": "decodes"}
 NEARLY = 1.05  # ratios below are called equal

@@ -4,12 +4,13 @@ A model is one line of `MODELS`. Recurrent ones have one bidirectional encoder l
 directions make up the width together, and one decoder layer of that width, so that doubling the
 width means the same for all of them; the Transformer has two layers a side and a feed-forward layer
 about four times as wide. GPT has all four layers in its decoder, which reads each source and then
-its target as one row; nothing else differs from the Transformer.
+its target as one row; nothing else differs from the Transformer. As language models all are their
+decoders alone.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 
 from seqgen.errors import ConfigError
@@ -29,6 +30,7 @@ WIDTH_STEP = 4  # heads divide it, halves of it are even, and it is fine enough 
 NUM_HEADS = 4
 FF_STEP = 8
 MAX_WIDTH = 1 << 14
+ATTENTION = "-attention"  # ends the name of a recurrent model that looks at its source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,15 +94,19 @@ MODELS: dict[str, BenchModel] = {
     **{
         f"{kind}{suffix}": _recurrent(kind, attention)
         for kind in ("simple", "lstm", "gru", "mingru")
-        for suffix, attention in (("", "none"), ("-attention", "bahdanau"))
+        for suffix, attention in (("", "none"), (ATTENTION, "bahdanau"))
     },
     "transformer": _transformer(num_layers=2, has_encoder=True),
     "gpt": _transformer(num_layers=4, has_encoder=False),
 }
 
 
-def get_model(name: str) -> BenchModel:
+def get_model(name: str, *, alone: bool = False) -> BenchModel:
     """The line of the table.
+
+    Args:
+      name: of the line.
+      alone: the decoder without a source, as a language model.
 
     Raises:
       ConfigError: there is none of that name; the nearest is named.
@@ -114,7 +120,22 @@ def get_model(name: str) -> BenchModel:
                 f"there are      {', '.join(MODELS)}",
             ],
         )
-    return MODELS[name]
+    model = MODELS[name]
+    if not alone:
+        return model
+    return dataclasses.replace(model, build=lambda width, fine: _alone(model.build(width, fine)))
+
+
+def _alone(config: ModelConfig) -> ModelConfig:
+    decoder = config.decoder
+    if isinstance(decoder, RecurrentDecoderConfig):
+        decoder = dataclasses.replace(decoder, attention="none", bridge="zero")
+    return dataclasses.replace(config, encoder=NoEncoderConfig(), decoder=decoder)
+
+
+def language_models(names: Iterable[str]) -> tuple[str, ...]:
+    """`names` without attention, each once: there is no source to attend to."""
+    return tuple(dict.fromkeys(name.removesuffix(ATTENTION) for name in names))
 
 
 def check_names(names: list[str]) -> list[str]:
@@ -145,8 +166,8 @@ def count_parameters(config: ModelConfig, *, vocab: int) -> int:
 
 
 @functools.cache
-def match_parameters(name: str, target: int, *, vocab: int) -> ModelConfig:
-    """The width of a model whose parameter count is nearest to `target`.
+def match_parameters(name: str, target: int, *, vocab: int, alone: bool = False) -> ModelConfig:
+    """The width of a model whose parameter count is nearest to `target`; `alone` as `get_model`.
 
     Widths are multiples of `WIDTH_STEP`; a model with a finer dial then turns that one. Counts are
     quadratic in the width and linear in the fine dial, so that few models need to be built.
@@ -154,8 +175,8 @@ def match_parameters(name: str, target: int, *, vocab: int) -> ModelConfig:
     Raises:
       ConfigError: unknown model, or even the narrowest one is more than 3 % beyond the target.
     """
-    model = get_model(name)
-    square, slope, constant = _count_by_width(name, vocab)
+    model = get_model(name, alone=alone)
+    square, slope, constant = _count_by_width(model.build, vocab)
 
     def by_width(steps: int) -> int:
         width = steps * WIDTH_STEP
@@ -176,10 +197,11 @@ def match_parameters(name: str, target: int, *, vocab: int) -> ModelConfig:
     return model.build(width, max(lowest, round((target - start) / gain)))
 
 
-@functools.cache
-def _count_by_width(name: str, vocab: int) -> tuple[Fraction, Fraction, Fraction]:
+def _count_by_width(
+    build: Callable[[int, int], ModelConfig], vocab: int
+) -> tuple[Fraction, Fraction, Fraction]:
     """(a, b, c) of the parameter count a * width ** 2 + b * width + c, from three small models."""
-    build, step = MODELS[name].build, WIDTH_STEP
+    step = WIDTH_STEP
     one, two, three = (count_parameters(build(place * step, 0), vocab=vocab) for place in (1, 2, 3))
     square = Fraction(three - 2 * two + one, 2 * step * step)
     slope = Fraction(two - one, step) - 3 * step * square

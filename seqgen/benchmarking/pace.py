@@ -45,6 +45,7 @@ def measure_pace(training: Training, *, repeats: int, deadline: float = float("i
         train_cfg=cfg.train,
         optimizer_cfg=cfg.optimizer,
         compute_dtype=training.dtype,
+        carry_rows=text.carry_rows(),
     )
     step, holder = setup.make_step(), [setup.init()]
     counts: Counter[Any] = Counter()

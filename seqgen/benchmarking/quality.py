@@ -13,6 +13,7 @@ from typing import Any
 from seqgen import experiment, run_evaluation, runs
 from seqgen.benchmarking import curves, flops, machine
 from seqgen.benchmarking.cells import Plan
+from seqgen.benchmarking.models import language_models
 from seqgen.benchmarking.results import Row
 from seqgen.benchmarking.suite import (
     GRACE_SECONDS,
@@ -22,11 +23,12 @@ from seqgen.benchmarking.suite import (
     ask_worker,
     headline,
 )
-from seqgen.benchmarking.tasks import NEEDS_DATA, Task, Training
+from seqgen.benchmarking.tasks import TASKS, Task, Training
 from seqgen.errors import DataError
 from seqgen.evaluation.by_length import scores_by_length
 from seqgen.training.progress import Progress, StepView
 from seqgen.training.writers import read_rows
+from seqgen.types import Batch
 
 PROBED_EXAMPLES = 200  # whose mean lengths say what a token costs
 # A training may take so many times its minutes, on a busy machine, and seconds beside.
@@ -81,16 +83,18 @@ def train_one(training: Training) -> Row:
 
 
 def _flops_per_token(run: runs.Run) -> float:
-    """Training FLOPs of one real target token, at the mean lengths of validation pairs."""
+    """Training FLOPs of one real target token, at the mean lengths of validation rows."""
     cfg = run.config
-    examples = run.prepare().examples(cfg.evaluation.split, max_examples=PROBED_EXAMPLES)
-
-    def mean_length(side: str, tokenizer: Any) -> int:
-        lengths = [len(tokenizer.encode(example[side])) + 1 for example in examples]
-        return max(1, round(sum(lengths) / len(lengths)))
-
-    source = mean_length("source", run.tokenizers.source)
-    target = mean_length("target", run.tokenizers.target)
+    rows = sources = targets = 0
+    batches = run.prepare().eval_batches(cfg.evaluation.split, max_examples=PROBED_EXAMPLES)
+    for batch in batches:
+        assert isinstance(batch, Batch)
+        used = batch.weights.any(axis=1)
+        rows += int(used.sum())
+        if batch.source is not None:
+            sources += int((batch.source.segments[used] > 0).sum())
+        targets += int((batch.target.segments[used] > 0).sum())
+    source, target = round(sources / rows), max(1, round(targets / rows))
     step = flops.training_flops(
         cfg.model, run.definition.abstract, batch=1, source_len=source, target_len=target
     )
@@ -110,8 +114,8 @@ def _test_scores(folder: pathlib.Path, task: Task) -> dict[str, Any]:
         report, examples, hypotheses = run_evaluation.evaluate(folder, split="test", **options)
     except DataError:
         report, examples, hypotheses = run_evaluation.evaluate(folder, split="val", **options)
-    names = ("split", "loss", "bleu", "exact_match", "signature")
-    found = {name: report[name] for name in names}
+    names = ("split", "loss", "bleu", "exact_match", "bits_per_byte", "signature")
+    found = {name: report[name] for name in names if name in report}
     if task.edges:
         sources, targets = (
             [example[side] for example in examples] for side in ("source", "target")
@@ -123,21 +127,25 @@ def _test_scores(folder: pathlib.Path, task: Task) -> dict[str, Any]:
 def plan_trainings(
     plan: Plan, *, folder: pathlib.Path, data_dir: str, minutes: float, dtype: str
 ) -> list[Training]:
-    """One training a task, model and seed; Multi30k for the swept models, one seed, with its data.
+    """One training a task, model and seed; of tasks with a corpus the swept models alone.
 
     Args:
       plan: models, tasks, seeds.
       folder: run directories go below its `runs`.
-      data_dir: of Multi30k; '' leaves that task out.
+      data_dir: holds a folder a corpus; tasks whose corpus is not there are left out.
       minutes: see `Training`.
       dtype: of matrix products.
     """
     trainings = []
     for task in plan.tasks:
-        models, seeds, corpus = plan.models_of("compare"), plan.seeds, ""
-        if task == NEEDS_DATA:
-            models, seeds, corpus = plan.swept or models, plan.seeds[:1], data_dir
-            models = models if data_dir else ()
+        recipe = TASKS[plan.scale][task]
+        models, corpus = plan.models_of("compare"), ""
+        if recipe.corpus:
+            if lacks_corpus(recipe, data_dir):
+                continue
+            models, corpus = plan.swept or models, str(pathlib.Path(data_dir, recipe.corpus))
+        if recipe.language_model:
+            models = language_models(models)
         trainings += [
             Training(
                 task=task,
@@ -150,9 +158,14 @@ def plan_trainings(
                 minutes=minutes,
             )
             for model in models
-            for seed in seeds
+            for seed in plan.seeds[: recipe.num_seeds]
         ]
     return trainings
+
+
+def lacks_corpus(task: Task, data_dir: str) -> bool:
+    """Whether the task needs a corpus that is not below `data_dir`."""
+    return bool(task.corpus) and not (data_dir and pathlib.Path(data_dir, task.corpus).is_dir())
 
 
 def measure(
@@ -168,8 +181,11 @@ def measure(
       Interrupted: Ctrl-C, or no time is left.
       ConfigError: the rows there are from another machine.
     """
-    if NEEDS_DATA in plan.tasks and not data_dir:
-        suite.say(f"compare: {NEEDS_DATA} is left out; add --data_dir=DIR")
+    for task in plan.tasks:
+        recipe = TASKS[plan.scale][task]
+        if lacks_corpus(recipe, data_dir):
+            place = pathlib.Path(data_dir or "DIR", recipe.corpus)
+            suite.say(f"compare: {task} is left out: --data_dir=DIR wants its corpus in {place}")
     options: dict[str, Any] = {"folder": folder, "data_dir": data_dir, "minutes": minutes}
     trainings = plan_trainings(plan, **options, dtype=suite.dtype)
     for training in {training.pace_key: training for training in reversed(trainings)}.values():

@@ -10,8 +10,9 @@ from seqgen import config as config_module
 from seqgen import config_schema
 from seqgen.benchmarking.models import match_parameters
 from seqgen.config import Config
-
-NEEDS_DATA = "multi30k"
+from seqgen.errors import ConfigError
+from seqgen.models.config import RecurrentDecoderConfig
+from seqgen.types import nearest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +26,10 @@ class Task:
       data, tokenizer: sections of the config.
       eval_every, num_steps: steps between points of the curve; steps at most.
       edges: source words at which the test split is cut to show distance; () = not cut.
+      corpus: its folder below `--data_dir`; '' = generated.
+      num_seeds: trainings of a model at most.
+      language_model: of text without sources: decoders alone. Recurrent ones carry their state over
+        streams of text, the others see blocks of the same length.
     """
 
     parameters: int
@@ -35,6 +40,9 @@ class Task:
     eval_every: int
     num_steps: int = 1_000_000
     edges: tuple[int, ...] = ()
+    corpus: str = ""
+    num_seeds: int = 2
+    language_model: bool = False
 
     @property
     def log_every(self) -> int:
@@ -94,6 +102,36 @@ MULTI30K = Task(
     },
     tokenizer={"kind": "bpe", "vocab_size": 10_000},
     eval_every=500,
+    corpus="multi30k",
+    num_seeds=1,
+)
+DIALOGUE = Task(
+    parameters=2_000_000,
+    score="bleu",
+    share=1 / 10,
+    data={
+        "source": "dialogue",
+        "speakers": ("user", "assistant"),
+        "reply_speaker": "assistant",
+        "max_source_len": 160,
+        "max_target_len": 96,
+        "overlong": "truncate",
+        "tokens_per_batch": 4096,
+        "num_buckets": 4,
+    },
+    tokenizer={"kind": "bpe", "vocab_size": 2_000, "joint": True},
+    eval_every=100,
+    corpus="taskmaster4_coffee",
+)
+LANGUAGE_MODEL = Task(
+    parameters=1_000_000,
+    score="bits_per_byte",
+    share=1 / 10,
+    data={"source": "plain_text", "block_len": 128, "num_rows": 16},
+    tokenizer={"kind": "char", "vocab_size": 70, "byte_fallback": False},
+    eval_every=100,
+    corpus="tinyshakespeare",
+    language_model=True,
 )
 QUICK = dataclasses.replace(
     NUMBER_WORDS,
@@ -113,10 +151,36 @@ SMOKE = dataclasses.replace(
     num_steps=4,
 )
 TASKS: dict[str, dict[str, Task]] = {
-    "full": {"number_words": NUMBER_WORDS, "copy": COPY, NEEDS_DATA: MULTI30K},
+    "full": {
+        "number_words": NUMBER_WORDS,
+        "copy": COPY,
+        "multi30k": MULTI30K,
+        "dialogue": DIALOGUE,
+        "language_model": LANGUAGE_MODEL,
+    },
     "quick": {"number_words": QUICK},
     "smoke": {"number_words": SMOKE},
 }
+
+
+def check_tasks(names: list[str], *, scale: str) -> list[str]:
+    """`names`, if each is a task of the scale and stands there once.
+
+    Raises:
+      ConfigError: one is unknown or doubled, or there is none; those there are are listed.
+    """
+    known = TASKS[scale]
+    details = [f"there are      {', '.join(known)}"]
+    for name in names:
+        if name not in known:
+            guess = nearest(name, known)
+            more = [f"did you mean   {guess}"] if guess else []
+            raise ConfigError(f"compare has no task {name!r} here", details=[*more, *details])
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled or not names:
+        cause = f"--tasks names {', '.join(doubled)} twice" if doubled else "--tasks is empty"
+        raise ConfigError(cause, details=details)
+    return names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +192,7 @@ class Training:
       model, seed: what is trained.
       dtype: of matrix products.
       folder: its run directory.
-      data_dir: of Multi30k; '' for generated tasks.
+      data_dir: of the corpus; '' for generated tasks.
       minutes: what `--minutes` says; the task takes its share.
       step_seconds: its pace (see `pace`), by which the minutes are a number of steps; 0 = as many
         as the task has.
@@ -174,11 +238,17 @@ class Training:
         """The whole experiment, as a config file would say it."""
         task = self.recipe()
         vocab = task.tokenizer["vocab_size"]
-        model = match_parameters(self.model, task.parameters, vocab=vocab)
+        model = match_parameters(
+            self.model, task.parameters, vocab=vocab, alone=task.language_model
+        )
+        data = task.data | {"dir": self.data_dir}
+        if task.language_model:
+            recurrent = isinstance(model.decoder, RecurrentDecoderConfig)
+            data |= {"batching": "streams" if recurrent else "blocks"}
         return config_module.from_dict(
             {
                 "name": f"bench_{self.task}_{self.model}",
-                "data": task.data | {"dir": self.data_dir},
+                "data": data,
                 "tokenizer": task.tokenizer,
                 "model": config_schema.to_dict(model),
                 "optimizer": {
@@ -196,6 +266,10 @@ class Training:
                     "checkpoint_every_steps": task.eval_every,
                     "tensorboard": False,
                 },
-                "evaluation": {"metrics": (task.score,), "num_samples": 0, "max_examples": 300},
+                "evaluation": {
+                    "metrics": () if task.language_model else (task.score,),
+                    "num_samples": 0,
+                    "max_examples": 0 if task.language_model else 300,
+                },
             }
         )

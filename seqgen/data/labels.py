@@ -126,24 +126,54 @@ class LabelledRows:
         starts[:1] = True
         return 1 + np.flatnonzero(starts)
 
-    def assemble(
-        self,
-        shape: Shape,
-        pairs: Sequence[tuple[Any, Any]],
-        *,
-        rows: Any,
-        limits: tuple[int, int] | None = None,
-    ) -> MaskedBatch:
+    def num_places(self, ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """int64 [N]: how many `places` each of N texts has.
+
+        Args:
+          ids: of all texts, one after the other.
+          offsets: int64 [N + 1], where each begins, and the end.
+        """
+        if self._starts is None:
+            return np.ones(len(offsets) - 1, np.int64)
+        starts = self._starts[ids]
+        starts[offsets[:-1][np.diff(offsets) > 0]] = True
+        return np.diff(np.concatenate([[0], np.cumsum(starts)])[offsets])
+
+    def check_counts(
+        self, ids: np.ndarray, offsets: np.ndarray, num_labels: np.ndarray, *, used: Any, split: str
+    ) -> None:
+        """Refuse texts that have not a label for every place.
+
+        Args:
+          ids, offsets: see `num_places`.
+          num_labels: int [N].
+          used: bool [N], the texts that are looked at.
+          split: their name, for the error.
+
+        Raises:
+          DataError: naming the first such text.
+        """
+        words = self.num_places(ids, offsets)
+        wrong = np.flatnonzero(used & (words != num_labels))
+        if len(wrong):
+            first = wrong[0]
+            raise DataError(
+                f"example {first + 1} of {split} has {words[first]} words and "
+                f"{num_labels[first]} labels",
+                details=[
+                    "words and labels are parted by single spaces, one label a word",
+                    "WordPiece takes punctuation for words: part the text there too",
+                ],
+            )
+
+    def assemble(self, shape: Shape, pairs: Sequence[tuple[Any, Any]], *, rows: Any) -> MaskedBatch:
         """A numpy batch; unused rows hold one BOS of weight 0.
 
         Args:
           shape: rows, tokens of the longest text with EOS, labels of the longest target with EOS.
-          pairs: (ids of a text, ids of its labels) without BOS and EOS.
+          pairs: (ids of a text, ids of its labels) without BOS and EOS; either may be cut, and what
+            the other has beyond it is left out.
           rows: int [len(pairs)], the row of each, one a row.
-          limits: (tokens, labels) that texts were cut to; others have a label for every word.
-
-        Raises:
-          DataError: a text has not as many words as labels.
         """
         num_rows, length = shape[0], shape[1] + 1
         num_places = 1 if self._starts is None else max(1, shape[2] - 1)
@@ -159,15 +189,6 @@ class LabelledRows:
             ids[row, 1:size] = [*own, EOS_ID]
             segments[row, :size], within[row, :size] = 1, np.arange(size)
             places = self.places(own)
-            whole = limits is None or (len(own) < limits[0] and len(targets) < limits[1])
-            if whole and len(places) != len(targets):
-                raise DataError(
-                    f"a text has {len(places)} words and {len(targets)} labels",
-                    details=[
-                        "words and labels are parted by single spaces, one label a word",
-                        "WordPiece takes punctuation for words: part the text there too",
-                    ],
-                )
             count = min(len(places), len(targets), num_places)
             positions[row, :count] = places[:count]
             labels[row, :count] = np.asarray(targets[:count], np.int32) - NUM_CONTROL_IDS

@@ -75,7 +75,7 @@ class TextData:
         """The ids of a split, made or opened on first use.
 
         Raises:
-          DataError: if there is no such split.
+          DataError: if there is no such split, or a text in it has not as many words as labels.
         """
         if split not in self._tokenized:
             source = self._source(split)
@@ -89,6 +89,10 @@ class TextData:
                 cache_dir=self.cfg.cache_dir,
                 report=self._say,
             )
+            if self._labelled is not None:
+                used = ~ids.blank | (split != "train")
+                texts, num_labels = (ids.source_ids, ids.source_offsets), ids.target_lens - 1
+                self._labelled.check_counts(*texts, num_labels, used=used, split=split)
             self._tokenized[split] = ids
             self.report["splits"][split].update(
                 {"lines_used": count, "tokens": len(ids.target_ids)}
@@ -151,6 +155,10 @@ class TextData:
     def batch_shapes(self, rows_multiple: int = 1) -> list[Shape]:
         """Every shape that `train_batches` gives, for compilation ahead of time."""
         return self._planned(rows_multiple, 0)[1].shapes()
+
+    def carry_rows(self, rows_multiple: int = 1) -> int:
+        """Rows of every batch of streams, where the model's state goes on; 0 of other batches."""
+        return self.batch_shapes(rows_multiple)[0].rows if self.cfg.streams else 0
 
     def batches_per_epoch(self, rows_multiple: int = 1) -> int:
         """Batches that hold every training example once."""
@@ -258,12 +266,14 @@ class TextData:
         return self._training, plan
 
     @functools.cached_property
-    def _assemble(self) -> Assemble:
+    def _labelled(self) -> LabelledRows | None:
         if not self.cfg.labelled:
-            return assemble
-        rows = LabelledRows(self.source_tokenizer, several=self.cfg.targets == "tags")
-        limits = (self.cfg.max_source_len - 1, self.cfg.max_target_len - 1)
-        return functools.partial(rows.assemble, limits=limits)
+            return None
+        return LabelledRows(self.source_tokenizer, several=self.cfg.targets == "tags")
+
+    @property
+    def _assemble(self) -> Assemble:
+        return assemble if self._labelled is None else self._labelled.assemble
 
     def _text(
         self, ids: TokenizedSplit, *, count: int | None = None, held_out: bool = False

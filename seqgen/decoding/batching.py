@@ -34,11 +34,9 @@ def pad_rows(
     """Id lists as `Sequences` of a common shape; rows beyond them repeat the last one.
 
     A repeated row does what its original does, so it never makes the search take another step.
-    The width is 16, 32, 48, 64, 96, 128, ... at most `limit`.
+    Shapes are those of `padded_shape`.
     """
-    rows = min(config.batch_size, power_of_two(len(lines)))
-    width = round_width(max(len(line) for line in lines))
-    width = width if limit is None else min(width, limit)
+    rows, width = padded_shape([len(line) for line in lines], config, limit=limit)
     ids = np.full((rows, width), PAD_ID, np.int32)
     segments = np.zeros((rows, width), np.int32)
     for row in range(rows):
@@ -47,6 +45,19 @@ def pad_rows(
         segments[row, : len(line)] = 1
     positions = np.where(segments > 0, np.arange(width, dtype=np.int32), 0)
     return Sequences(ids=ids, segments=segments, positions=positions)
+
+
+def padded_shape(
+    lengths: Sequence[int], config: DecodeConfig, *, limit: int | None
+) -> tuple[int, int]:
+    """Rows and width that lines of these `lengths` are padded to.
+
+    Rows are a power of two, at most `batch_size`; the width is that of `round_width`, at most
+    `limit`.
+    """
+    width = round_width(max(lengths))
+    rows = min(config.batch_size, power_of_two(len(lengths)))
+    return rows, width if limit is None else min(width, limit)
 
 
 def round_width(length: int) -> int:

@@ -128,8 +128,9 @@ def contrastive_search(
         normalizers = own_normalizers(state.logits, ruled)
         gains, candidates = top_tokens(ruled, k, token_rules(state, values), normalizers)
         hidden, model_state = read(state.model, candidates[:, 0])
+        directions = compared(hidden)
         scores = contrastive_scores(
-            jnp.exp(gains[:, 0]), compared(hidden), state.history, state.seen, values.penalty_alpha
+            jnp.exp(gains[:, 0]), directions, state.history, state.seen, values.penalty_alpha
         )
         scores = jnp.where(jnp.isfinite(gains[:, 0]), scores, -jnp.inf)
         best = jnp.argmax(scores, axis=-1)[:, None]
@@ -149,9 +150,8 @@ def contrastive_search(
         ends, stop_states = end_by_prompt(prompt, ends, state.stop_states, tokens, state)
         hidden = jnp.take_along_axis(hidden, best[:, :, None], axis=1)
         place = begun + state.position
-        history = jax.lax.dynamic_update_slice_in_dim(
-            state.history, compared(hidden), place, axis=1
-        )
+        direction = jnp.take_along_axis(directions, best[:, :, None], axis=1)
+        history = jax.lax.dynamic_update_slice_in_dim(state.history, direction, place, axis=1)
         return dataclasses.replace(
             state,
             position=state.position + 1,

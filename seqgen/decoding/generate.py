@@ -15,6 +15,7 @@ from seqgen.decoding.sampling import make_row_keys, sample
 from seqgen.decoding.shortlist import Candidates, ShortlistedModel
 from seqgen.decoding.shrinking import run_shrinking
 from seqgen.decoding.speculative import speculate
+from seqgen.errors import ConfigError
 from seqgen.models.base import Decodable
 from seqgen.types import Array, Sequences
 
@@ -77,8 +78,16 @@ def search(
       draft: a model of the same vocabulary that proposes `shape.num_draft_tokens` tokens at a time,
         for greedy search and single samples.
       run: repeats the steps; a `slices.Slice` gives what is found so far.
+
+    Raises:
+      ConfigError: contrastive search among candidates.
     """
     if candidates is not None:
+        if shape.contrastive_k:
+            raise ConfigError(
+                f"contrastive_k={shape.contrastive_k} with candidates",
+                details=["it compares hidden states, and a shortlist leaves none"],
+            )
         cut = ShortlistedModel(model, candidates)
         found = search(cut, source, row_keys, shape=shape, values=values, max_len=max_len, run=run)
         return cut.in_whole_vocabulary(found)

@@ -18,7 +18,6 @@ def target_log_probs(
     lengths: Array,
     *,
     first_ids: Array | None = None,
-    chunk_len: int = _CHUNK_LEN,
 ) -> Array:
     """Log-probability of each label given the source and the labels before it.
 
@@ -30,7 +29,6 @@ def target_log_probs(
       labels: int32 [B, T]; target ids, as a rule ending with EOS_ID.
       lengths: int32 [B], how many labels of a row are real.
       first_ids: int32 [B], what is read before the first label; by default BOS_ID.
-      chunk_len: positions whose [B, chunk_len, V] logits are held at once.
 
     Returns:
       float32 [B, T]; 0 beyond `lengths`.
@@ -39,7 +37,7 @@ def target_log_probs(
     def chosen(logits: Array, labels: Array) -> Array:
         return log_probs_of(labels[..., None], logits)[..., 0]
 
-    log_probs = _read_logits(model, source, labels, lengths, first_ids, chosen, chunk_len)
+    log_probs = _read_logits(model, source, labels, lengths, first_ids, chosen)
     return jnp.where(jnp.arange(labels.shape[1]) < lengths[:, None], log_probs, 0.0)
 
 
@@ -51,7 +49,6 @@ def target_choices(
     *,
     top_k: int,
     first_ids: Array | None = None,
-    chunk_len: int = _CHUNK_LEN,
 ) -> tuple[Array, Array, Array]:
     """`target_log_probs`, and the `top_k` likeliest tokens in each label's place.
 
@@ -70,7 +67,7 @@ def target_choices(
         log_probs = log_probs_of(ids, logits)
         return log_probs[..., 0], log_probs[..., 1:], best
 
-    return _read_logits(model, source, labels, lengths, first_ids, choices, chunk_len)
+    return _read_logits(model, source, labels, lengths, first_ids, choices)
 
 
 def log_probs_of(ids: Array, logits: Array) -> Array:
@@ -86,9 +83,8 @@ def _read_logits(
     lengths: Array,
     first_ids: Array | None,
     read: Callable[[Array, Array], PyTree],
-    chunk_len: int,
 ) -> PyTree:
-    """What `read` makes of float32 logits [chunk_len, B, V] and labels [chunk_len, B]: [B, T, ...].
+    """What `read` makes of float32 logits [C, B, V] and labels [C, B] of a chunk: [B, T, ...].
 
     Logits are those in front of each label, given the source and the labels before it.
     """
@@ -102,7 +98,7 @@ def _read_logits(
     def read_chunk(hidden_TBD: Array, labels_TB: Array) -> PyTree:
         return read(model.output_logits(hidden_TBD).astype(jnp.float32), labels_TB)
 
-    return map_chunks(read_chunk, output.hidden, labels, chunk_len=chunk_len)
+    return map_chunks(read_chunk, output.hidden, labels)
 
 
 def map_chunks(read: Callable[..., PyTree], *arrays: Array, chunk_len: int = _CHUNK_LEN) -> PyTree:

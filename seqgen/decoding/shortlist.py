@@ -104,11 +104,9 @@ class ShortlistedModel:
     def extend(self, state: PyTree, tokens: Array, lengths: Array) -> tuple[DecodeOutput, PyTree]:
         tokens = self._candidates.ids[tokens]
         output, model = self._model.extend(state["model"], tokens, lengths)
-        rows, steps, width = output.hidden.shape
-        allowed = jnp.repeat(state["allowed"], rows * steps // len(state["allowed"]), axis=0)
-        hidden = output.hidden.reshape(-1, width)
-        logits = self._model.output_logits(hidden, self._columns, allowed)
-        logits = logits.reshape(rows, steps, -1)
+        num_beams = len(tokens) // len(state["allowed"])
+        allowed = jnp.repeat(state["allowed"], num_beams, axis=0)[:, None]
+        logits = self._model.output_logits(output.hidden, self._columns, allowed)
         return DecodeOutput(logits, output.attention), {**state, "model": model}
 
     def output_columns(self, vocab_ids: Array) -> PyTree:
@@ -121,7 +119,7 @@ class ShortlistedModel:
         return logits if allowed is None else jnp.where(allowed, logits, -jnp.inf)
 
     def compared_states(self, hidden: Array) -> Array:
-        return hidden  # logits: `SearchOptions` refuses searches that compare states
+        return hidden  # logits: `search` compares no states among candidates
 
     def reorder(self, state: PyTree, parents: Array) -> PyTree:
         return {**state, "model": self._model.reorder(state["model"], parents)}

@@ -26,8 +26,7 @@ def build_model(
     Raises:
       ConfigError: if the config contradicts itself or the vocabularies (`check_model`).
     """
-    copies = getattr(config.decoder, "copy", False)
-    model: Any = CopyingEncoderDecoder if copies else EncoderDecoder
+    model: Any = CopyingEncoderDecoder if config.copies else EncoderDecoder
     if config.tells_labels:
         alone = isinstance(config.encoder, NoEncoderConfig)
         model = DecoderLabeller if alone else EncoderLabeller

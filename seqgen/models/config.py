@@ -340,3 +340,13 @@ class ModelConfig:
     def tells_labels(self) -> bool:
         """Whether targets are labels of texts or words, and not text."""
         return not isinstance(self.head, TokensHeadConfig)
+
+    @property
+    def copies(self) -> bool:
+        """Whether the decoder copies from the source."""
+        return not isinstance(self.decoder, NoDecoderConfig) and self.decoder.copy
+
+    @property
+    def covers(self) -> bool:
+        """Whether there is a loss on copying twice from a place."""
+        return not isinstance(self.decoder, NoDecoderConfig) and self.decoder.coverage

@@ -21,7 +21,7 @@ from jax import lax
 from seqgen.losses import Mixture
 from seqgen.models.base import DecodeOutput, Prediction
 from seqgen.models.checks import check_weighs
-from seqgen.models.config import ModelConfig, NoDecoderConfig
+from seqgen.models.config import ModelConfig
 from seqgen.models.encoder_decoder import EncoderDecoder
 from seqgen.models.stack_input import stack_input
 from seqgen.nn.dense import Dense, batched_matmul
@@ -68,9 +68,8 @@ class CopyingEncoderDecoder(EncoderDecoder):
             compute_dtype=compute_dtype,
             rngs=rngs,
         )
-        assert not isinstance(config.decoder, NoDecoderConfig)
         check_weighs(self.decoder)
-        self.has_coverage = config.decoder.coverage
+        self.has_coverage = config.covers
         self.copy_gate = Dense(
             2 * config.embed_dim,
             1,
@@ -117,20 +116,23 @@ class CopyingEncoderDecoder(EncoderDecoder):
         """Hidden states [B, T, D], the gate's logits [B, T], attention [B, T, S]."""
         assert batch.source is not None
         encoded = self.encode(batch.source, key=key)
-        embedding, target = self.target_embedding, batch.target
-        embedded = stack_input(self.config, embedding, target, self.decoder, fold(key, 2))
+        target, vectors = batch.target, self.vectors(batch.target.ids)
+        embedded = stack_input(self.config, vectors, target, self.decoder, fold(key, 2))
         hidden, weights = self.decoder.read_and_weigh(
             target, encoded, embedded=embedded, key=fold(key, 3)
         )
-        return hidden, self._gate(hidden, target.ids), weights
+        return hidden, self._gate(hidden, vectors), weights
 
-    def _gate(self, hidden: Array, ids: Array) -> Array:
-        """Logits [B, T] of writing instead of copying, from states and what was read."""
-        both = jnp.concatenate([hidden, self.vectors(ids)], axis=-1)
-        return self.copy_gate(both)[..., 0]
+    def _gate(self, hidden: Array, vectors: Array) -> Array:
+        """Logits [B, T] of writing instead of copying, from states and the tokens read."""
+        return self.copy_gate(jnp.concatenate([hidden, vectors], axis=-1))[..., 0]
 
     def output_columns(self, vocab_ids: Array) -> PyTree:
-        return super().output_columns(vocab_ids), vocab_ids
+        """Those of the softmax, and of each token its first place in `vocab_ids`, or C: [V]."""
+        count = len(vocab_ids)
+        slots = jnp.full(self.output_kernel()[0].shape[0], count, jnp.int32)
+        slots = slots.at[vocab_ids].min(jnp.arange(count, dtype=jnp.int32))
+        return super().output_columns(vocab_ids), slots
 
     def output_logits(
         self, hidden: Array, columns: PyTree = None, allowed: Array | None = None
@@ -138,20 +140,19 @@ class CopyingEncoderDecoder(EncoderDecoder):
         """Float32 log-probabilities [..., V] of states; of `output_columns` alone [..., C].
 
         The softmax is over the columns, of them over the `allowed` ones; copies of other tokens are
-        lost.
+        lost. Of equal columns the first one has the copies.
         """
-        dim, vocab_size = self.config.embed_dim, self.output_kernel()[0].shape[0]
+        dim = self.config.embed_dim
         width = (hidden.shape[-1] - dim - 1) // 2
         states, gate, weights, ids = jnp.split(hidden, (dim, dim + 1, dim + 1 + width), axis=-1)
-        own, vocab_ids = (None, None) if columns is None else columns
+        own, slots = (None, None) if columns is None else columns
         logits = super().output_logits(states, own, allowed)
         rows = jnp.arange(states.size // dim)[:, None]
-        copied = jnp.zeros((len(rows), vocab_size), jnp.float32)
+        copied = jnp.zeros((len(rows), logits.shape[-1]), jnp.float32)
         places = ids.reshape(len(rows), width).astype(jnp.int32)
-        copied = copied.at[rows, places].add(weights.reshape(len(rows), width))
-        copied = copied.reshape(*hidden.shape[:-1], vocab_size)
-        if vocab_ids is not None:
-            copied = copied[..., vocab_ids]
+        places = places if slots is None else slots[places]
+        copied = copied.at[rows, places].add(weights.reshape(len(rows), width), mode="drop")
+        copied = copied.reshape(logits.shape)
         log_probs = jnp.logaddexp(
             jax.nn.log_sigmoid(gate) + jax.nn.log_softmax(logits),
             jax.nn.log_sigmoid(-gate) + _log(copied),
@@ -175,12 +176,13 @@ class CopyingEncoderDecoder(EncoderDecoder):
         self, state: CopyState, tokens: Array, lengths: Array
     ) -> tuple[DecodeOutput, CopyState]:
         """Consume token ids [R, T], of which the first `lengths` [R] are real."""
-        output, decoder = super().extend(state.decoder, tokens, lengths)
+        vectors = self.vectors(tokens)
+        output, decoder = self.decoder.extend(state.decoder, vectors, lengths)
         assert output.attention is not None
         num_beams = len(tokens) // len(state.source_ids)
         hidden = _side_by_side(
             output.hidden,
-            self._gate(output.hidden, tokens),
+            self._gate(output.hidden, vectors),
             output.attention,
             jnp.repeat(state.source_ids, num_beams, axis=0),
         )

@@ -8,7 +8,7 @@ from flax import nnx
 from seqgen.models.checks import check_model
 from seqgen.models.config import RECURRENT_KINDS, ModelConfig
 from seqgen.models.recurrent import RecurrentEncoder
-from seqgen.models.stack_input import norm_options, stack_input
+from seqgen.models.stack_input import norm_options, stack_input, token_vectors
 from seqgen.models.target_side import TargetSide
 from seqgen.models.transformer import TransformerEncoder
 from seqgen.nn.dropout import fold
@@ -61,7 +61,7 @@ class EncoderDecoder(TargetSide):
         types = None if self.token_types is None else self.token_types(jnp.zeros_like(source.ids))
         embedded = stack_input(
             self.config,
-            embedding,
+            token_vectors(self.config, embedding, source.ids),
             source,
             self.encoder,
             fold(key, 0),

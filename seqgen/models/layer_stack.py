@@ -89,7 +89,8 @@ def run_layers(
     num_layers = jax.tree.leaves(state)[0].shape[0]
     if call_last is None:
         return lax.scan(body, x, (jnp.arange(num_layers), state))[0]
-    before, last = jax.tree.map(lambda leaf: leaf[:-1], state), layer_list(layers, num_layers)[-1]
+    before = jax.tree.map(lambda leaf: leaf[:-1], state)
+    last = nnx.merge(graph, jax.tree.map(lambda leaf: leaf[-1], state))
     x = lax.scan(body, x, (jnp.arange(num_layers - 1), before))[0]
     step = _recomputed(lambda x, key: call_last(last, x, key), remat)
     return step(x, fold(key, num_layers - 1))

@@ -18,7 +18,7 @@ from seqgen.models.base import Prediction
 from seqgen.models.checks import check_model
 from seqgen.models.config import ModelConfig, NoDecoderConfig
 from seqgen.models.encoder_decoder import ENCODERS
-from seqgen.models.stack_input import norm_options, stack_input
+from seqgen.models.stack_input import norm_options, stack_input, token_vectors
 from seqgen.nn.dense import Dense
 from seqgen.nn.dropout import fold
 from seqgen.nn.embedding import Embedding
@@ -45,7 +45,7 @@ class TextEncoder(nnx.Module):
         """What the encoder reads, [B, T, D]: the sum of three embeddings, normalised, dropout."""
         return stack_input(
             self.config,
-            self.embedding,
+            token_vectors(self.config, self.embedding, text.ids),
             text,
             self.encoder,
             key,

@@ -137,17 +137,14 @@ class RecurrentDecoder(nnx.Module):
           next_embedding: hidden states [B, D] -> embeddings [B, D] of their most likely tokens.
           feedback_scale: [B, T, D] factors of these embeddings: the dropout that `embedded` had.
         """
-        model = self._with_dropped_weights(key)
-        shared, rows = self._start(encoded)
+        model, shared, rows, drops = self._begin(target, encoded, key)
         if carry is not None:
             rows = {**rows, "layers": [carry[str(i)] for i in range(len(self.layers))]}
-        num_rows, steps = target.ids.shape
-        drops = self._drops(steps, num_rows, key)
         x = embedded.swapaxes(0, 1)
         if teacher_forcing_rate < 1 and key is not None:
             assert next_embedding is not None, "scheduled sampling needs next_embedding"
-            own = keep_mask((num_rows, steps), teacher_forcing_rate, fold(key, 1))
-            forced = (~own | (jnp.arange(steps) == 0)).T
+            own = keep_mask(target.ids.shape, teacher_forcing_rate, fold(key, 1))
+            forced = (~own | (jnp.arange(len(x)) == 0)).T
             scale = jnp.ones_like(x) if feedback_scale is None else feedback_scale.swapaxes(0, 1)
             x = model._mix_own(shared, rows, x, drops, forced, next_embedding, scale)
         hidden, _, rows = model._advance(shared, rows, x, drops)
@@ -158,15 +155,17 @@ class RecurrentDecoder(nnx.Module):
         self, target: Sequences, encoded: Encoded, *, embedded: Array, key: Any = None
     ) -> tuple[Array, Array]:
         """Teacher-forced hidden states [B, T, D], and the weights over the memory [B, T, S]."""
-        model = self._with_dropped_weights(key)
-        shared, rows = self._start(encoded)
-        num_rows, steps = target.ids.shape
-        drops = self._drops(steps, num_rows, key)
-        hidden, weights, _ = model._advance(
-            shared, rows, embedded.swapaxes(0, 1), drops, attend=True
-        )
+        model, shared, rows, drops = self._begin(target, encoded, key)
+        x = embedded.swapaxes(0, 1)
+        hidden, weights, _ = model._advance(shared, rows, x, drops, attend=True)
         assert weights is not None, "the config's check sees to it"
         return hidden.swapaxes(0, 1), weights.swapaxes(0, 1)
+
+    def _begin(self, target: Sequences, encoded: Encoded, key: Any) -> tuple[Any, ...]:
+        """What `_advance` takes for whole rows: the model, `shared`, `rows`, and `drops`."""
+        num_rows, steps = target.ids.shape
+        model, drops = self._with_dropped_weights(key), self._drops(steps, num_rows, key)
+        return model, *self._start(encoded), drops
 
     def init_decode(
         self, encoded: Encoded, *, max_len: int, num_beams: int = 1, rewindable: bool = False

@@ -17,7 +17,7 @@ def token_vectors(config: ModelConfig, embedding: Embedding, ids: Array) -> Arra
 
 def stack_input(
     config: ModelConfig,
-    embedding: Embedding,
+    vectors: Array,
     rows: Sequences,
     stack: Any,
     key: Any,
@@ -29,16 +29,14 @@ def stack_input(
 
     Args:
       config: of the model.
-      embedding: of tokens.
-      rows: token ids.
+      vectors: `token_vectors` [B, T, D] of the rows.
+      rows: whose positions are added.
       stack: encoder or decoder.
       key: dropout key, None = evaluation.
       types: embeddings [B, T, D] of the tokens' types, added to theirs.
       norm: of the sum, before dropout.
     """
-    embedded = token_vectors(config, embedding, rows.ids)
-    if types is not None:
-        embedded = embedded + types
+    embedded = vectors if types is None else vectors + types
     # Stacks that know positions by themselves (recurrent ones) have no such method.
     if hasattr(stack, "add_positions"):
         embedded = stack.add_positions(embedded, rows.positions, max_len=rows.ids.shape[1])

@@ -85,8 +85,8 @@ class TargetSide(nnx.Module):
             (`TransformerDecoder`), or None.
           carry: states that the decoder goes on from (`RecurrentDecoder.read_on`), or None.
         """
-        config, embedding = self.config, self.target_embedding
-        embedded = stack_input(config, embedding, target, self.decoder, fold(key, 2))
+        config, vectors = self.config, self.vectors(target.ids)
+        embedded = stack_input(config, vectors, target, self.decoder, fold(key, 2))
         options: dict[str, Any] = {}
         if not (isinstance(teacher_forcing_rate, (int, float)) and teacher_forcing_rate >= 1.0):
             ones = jnp.ones_like(embedded)

@@ -124,15 +124,11 @@ def init_state(
     def state(params: Params) -> TrainState:
         return fresh_state(params, optimizer, groups=groups, seed=seed, **options)
 
-    def settle(leaf: Any, place: Any) -> Any:
-        # The first step donates these buffers, and numpy must not own what XLA overwrites.
-        return jax.device_put(leaf, place, may_alias=not isinstance(leaf, np.ndarray))
-
     places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     if begin is None:
         return jax.jit(lambda: state(draw()), out_shardings=places)()
     params = begin(jax.jit(draw, out_shardings=places.params)())
-    params = jax.tree.map(settle, params, places.params)
+    params = jax.device_put(params, places.params)
     return jax.jit(state, out_shardings=places, donate_argnums=0)(params)
 
 

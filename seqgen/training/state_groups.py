@@ -32,14 +32,8 @@ def from_groups(abstract: TrainState, groups: dict[str, Any]) -> TrainState:
         counters=rest["counters"],
         carry=rest.get("carry"),
     )
-    # may_alias: the first step donates these buffers, and numpy must not own what XLA overwrites.
-    return jax.tree.map(
-        lambda leaf, value: jax.device_put(
-            np.asarray(value), getattr(leaf, "sharding", None), may_alias=False
-        ),
-        abstract,
-        loaded,
-    )
+    places = jax.tree.map(lambda leaf: getattr(leaf, "sharding", None), abstract)
+    return jax.device_put(loaded, places)
 
 
 def refuse_non_finite(arrays: Mapping[str, np.ndarray]) -> None:

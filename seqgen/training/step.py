@@ -226,7 +226,7 @@ def make_train_step(
             sums, _ = jax.eval_shape(loss, abstract.params, batch, None, None)[1]
         trained = groups.select(abstract.params)
         blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), (trained, sums))
-        return jax.device_put(blank, total_places, may_alias=False)
+        return jax.device_put(blank, total_places)
 
     def several(state: TrainState, batches: Sequence[AnyBatch]) -> tuple[TrainState, Metrics]:
         total = empty.pop() if empty else zeros(batches[0])

@@ -27,7 +27,7 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
     return rows
 
 
-def step_seconds(rows: Sequence[Mapping[str, Any]]) -> float:
+def total_step_seconds(rows: Sequence[Mapping[str, Any]]) -> float:
     """Seconds of all steps in rows of metrics.jsonl: each row's median times its steps."""
     seconds, last = 0.0, 0
     for row in rows:

@@ -10,6 +10,7 @@ from seqgen.benchmarking.models import (
     check_names,
     count_parameters,
     define,
+    language_models,
     match_parameters,
 )
 from seqgen.benchmarking.worker import random_batch, random_rows
@@ -17,10 +18,18 @@ from seqgen.errors import ConfigError
 from seqgen.training.compilation import count_flops
 
 
+@pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize("name", MODELS)
-def test_matched_parameters_are_within_three_percent(name):
-    config = match_parameters(name, 200_000, vocab=500)
+def test_matched_parameters_are_within_three_percent(name, alone):
+    config = match_parameters(name, 200_000, vocab=500, alone=alone)
     assert count_parameters(config, vocab=500) == pytest.approx(200_000, rel=0.03)
+    assert (config.encoder.kind == "none") == (alone or name == "gpt")
+
+
+def test_language_models_are_named_once_each():
+    assert language_models(["gru", "lstm-attention", "gru-attention", "gpt"]) == (
+        *("gru", "lstm", "gpt"),
+    )
 
 
 def test_the_neighbouring_widths_are_no_nearer():

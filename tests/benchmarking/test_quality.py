@@ -8,7 +8,8 @@ import rows
 from seqgen.benchmarking import curves, pace, quality, suite
 from seqgen.benchmarking.cells import FULL, SMOKE
 from seqgen.benchmarking.results import Results
-from seqgen.benchmarking.tasks import TASKS, Training
+from seqgen.benchmarking.tasks import TASKS, Training, check_tasks
+from seqgen.errors import ConfigError
 
 BOTH = dataclasses.replace(SMOKE, first_only=())
 TRAINING = Training(
@@ -98,9 +99,11 @@ def test_a_pace_is_the_mean_over_the_shapes_as_often_as_they_come(monkeypatch):
 def test_every_task_is_a_valid_experiment(scale, task, model, kind, tmp_path):
     options = {"scale": scale, "task": task, "model": model, "data_dir": str(tmp_path)}
     training = dataclasses.replace(TRAINING, **options)
-    cfg = training.config()
-    assert cfg.train.seed == 0 and cfg.evaluation.metrics == (training.recipe().score,)
-    assert cfg.model.encoder.kind == kind
+    cfg, recipe = training.config(), training.recipe()
+    text = recipe.language_model
+    assert cfg.train.seed == 0 and cfg.evaluation.metrics == (() if text else (recipe.score,))
+    assert cfg.model.encoder.kind == ("none" if text else kind)
+    assert cfg.data.contiguous == text and cfg.data.streams == (text and model == "mingru")
 
 
 def test_a_training_gives_a_curve_and_resumes(tmp_path):
@@ -117,6 +120,31 @@ def test_a_training_gives_a_curve_and_resumes(tmp_path):
     assert row["test"]["loss"] > 0 and "exact_match" in row["test"]
     again = quality.train_one(training)
     assert again["curve"] == row["curve"]
+
+
+def test_a_language_model_is_compared_by_the_bits_of_a_byte(tmp_path, monkeypatch):
+    recipe = dataclasses.replace(
+        TASKS["full"]["language_model"],
+        parameters=5_000,
+        data={"source": "plain_text", "block_len": 16, "num_rows": 4},
+        tokenizer={"kind": "char", "vocab_size": 30, "byte_fallback": False},
+        eval_every=2,
+        num_steps=2,
+    )
+    monkeypatch.setitem(TASKS["smoke"], "language_model", recipe)
+    for split, lines in (("train", 60), ("val", 4)):
+        (tmp_path / f"{split}.txt").write_text("the fox and the dog\n" * lines)
+    options = {"folder": str(tmp_path / "run"), "data_dir": str(tmp_path)}
+    row = quality.train_one(dataclasses.replace(TRAINING, task="language_model", **options))
+    (point,) = row["curve"]
+    assert point["tokens"] == 2 * 4 * 16
+    assert row["score"] == "bits_per_byte"
+    assert row["test"] == {
+        "split": "val",
+        "loss": pytest.approx(point["loss"]),
+        "bits_per_byte": pytest.approx(point["score"]),
+    }
+    assert 6 * 4_000 < row["flops_per_token"] < 6 * 6_000  # each number multiplies each token once
 
 
 @pytest.fixture
@@ -172,13 +200,40 @@ def test_the_full_plan_trains_each_model_once_a_task_and_seed(trained, tmp_path)
     orders, _ = trained
     said = measure(tmp_path, FULL)
     assert len(orders) == len(FULL.models) * 2 * 2
-    assert any("multi30k is left out; add --data_dir" in line for line in said)
+    assert "compare: multi30k is left out: --data_dir=DIR wants its corpus in DIR/multi30k" in said
     orders.clear()
+    (tmp_path / "multi30k").mkdir()
     measure(tmp_path, FULL, data_dir=str(tmp_path))
+    assert {training.data_dir for training in orders} == {str(tmp_path / "multi30k")}
     assert [(t.task, t.model, t.seed) for t in orders] == [
         ("multi30k", model, 0) for model in FULL.swept
     ]
     assert len({training.key for training in orders}) == 4
+
+
+def test_language_models_have_no_source_to_attend_to(trained, tmp_path):
+    orders, _ = trained
+    (tmp_path / "tinyshakespeare").mkdir()
+    plan = dataclasses.replace(FULL, tasks=("language_model", "dialogue"))
+    said = measure(tmp_path, plan, data_dir=str(tmp_path))
+    assert [(training.model, training.seed) for training in orders] == [
+        (model, seed) for model in ("lstm", "gru", "mingru", "transformer") for seed in (0, 1)
+    ]
+    (place,) = [line for line in said if "left out" in line]
+    assert place.endswith(str(tmp_path / "taskmaster4_coffee"))
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["copi"], "no task 'copi' here[\\s\\S]*did you mean   copy"),
+        ([], "--tasks is empty"),
+        (["copy", "copy"], "--tasks names copy twice"),
+    ],
+)
+def test_bad_names_of_tasks_are_refused(names, said):
+    with pytest.raises(ConfigError, match=said):
+        check_tasks(names, scale="full")
 
 
 def test_an_interrupted_training_is_no_row(trained, tmp_path):

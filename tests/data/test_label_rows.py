@@ -1,11 +1,15 @@
 """Labels as ids, and the places where a label of a word is told."""
 
+import json
+
+import numpy as np
 import pytest
 
 from seqgen.data.batching import Shape
 from seqgen.data.config import DataConfig, TokenizerConfig
 from seqgen.data.jsonl import open_jsonl
 from seqgen.data.labels import LabelledRows, LabelTokenizer, build_labels
+from seqgen.data.preparation import prepare
 from seqgen.data.tokenizer_store import (
     Tokenizers,
     build_tokenizers,
@@ -42,8 +46,12 @@ def test_a_word_is_told_at_its_first_token(kind):
     cfg = TokenizerConfig(kind=kind, vocab_size=300)
     tokenizer = build_tokenizers(cfg, source_texts=lambda: TEXTS, target_texts=lambda: ()).source
     rows = LabelledRows(tokenizer, several=True)
-    for text in (*TEXTS[:5], "wholly unknown ŵords", "x", ""):
-        ids = tokenizer.encode(text)
+    texts = (*TEXTS[:5], "wholly unknown ŵords", "", "x", "")
+    together = tokenizer.encode_many(texts)
+    offsets = np.cumsum([0, *map(len, together)])
+    found = rows.num_places(np.concatenate(together).astype(int), offsets)
+    assert found.tolist() == [len(text.split()) for text in texts]
+    for text, ids in zip(texts, together):
         places = rows.places(ids) - 1
         assert len(places) == len(text.split())
         cut = [ids[a:b] for a, b in zip(places, [*places[1:], len(ids)])]
@@ -71,16 +79,39 @@ def test_a_batch_holds_texts_between_marks_and_labels_at_places():
     assert not one.masked_positions.any()
 
 
-def test_texts_with_too_few_labels_are_refused_unless_they_were_cut():
+def test_what_is_cut_takes_the_other_side_with_it():
     tokenizer = build_tokenizers(
         TokenizerConfig(kind="char"), source_texts=lambda: ["a b c"], target_texts=lambda: ()
     ).source
-    rows = LabelledRows(tokenizer, several=True)
-    pair = (tokenizer.encode("a b c"), [4, 5])
-    with pytest.raises(DataError, match="3 words and 2 labels"):
-        rows.assemble(Shape(1, 6, 4), [pair], rows=[0], limits=(9, 9))
-    cut = rows.assemble(Shape(1, 6, 4), [pair], rows=[0], limits=(9, 2))
-    assert cut.weights.sum() == 2
+    rows, ids = LabelledRows(tokenizer, several=True), tokenizer.encode("a b c")
+    for own, targets in ((ids, [4, 5]), (ids[:3], [4, 5, 6])):
+        assert rows.assemble(Shape(1, 6, 4), [(own, targets)], rows=[0]).weights.sum() == 2
+
+
+def test_every_text_has_as_many_labels_as_words_before_anything_is_trained(tmp_path):
+    def data(field, **splits):
+        folder = tmp_path / field
+        folder.mkdir()
+        for split, rows in splits.items():
+            lines = [json.dumps({"text": text, field: label}) + "\n" for text, label in rows]
+            (folder / f"{split}.jsonl").write_text("".join(lines))
+        cfg = DataConfig(
+            source="jsonl",
+            dir=str(folder),
+            source_field="text",
+            target_field=field,
+            targets=field,
+            max_source_len=4,
+            cache_dir=str(tmp_path / "cache"),
+        )
+        return prepare(cfg, TokenizerConfig(kind="byte"), workdir=None)
+
+    good = [("a b", "O B"), ("long enough to be cut", "O O O O O")]
+    with pytest.raises(DataError, match="example 3 of train has 3 words and 2 labels"):
+        data("tags", train=[*good, ("a  b", "O B")])
+    blank = [("a b", "x"), ("c", "y"), ("d", " ")]
+    with pytest.raises(DataError, match="example 3 of val has 1 words and 0 labels"):
+        data("labels", train=blank, val=blank)
 
 
 def test_numbers_and_lists_are_read_as_labels(tmp_path):

@@ -1,5 +1,6 @@
 import hashlib
 
+import num2words
 import numpy as np
 import pytest
 
@@ -152,6 +153,12 @@ def test_numbers_up_to_a_billion_open_quickly():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("lang", ["de", "fr", "es", "ja", "ru", "pl"])
+def test_words_are_those_of_the_library(lang):
+    for number in (0, 7, 21, 100, 1_001, 81_900, 123_456, 1_000_000, 80_000_000_001, 2**62):
+        assert spell(number, lang) == num2words.num2words(number, lang=lang)
+
+
 @pytest.mark.parametrize("lang", ["en", "de", "fr"])
 def test_no_two_numbers_below_a_million_share_their_words(lang):
     assert len({spell(number, lang) for number in range(1_000_000)}) == 1_000_000

@@ -3,7 +3,7 @@
 import numpy as np
 
 from seqgen.decoding import DecodeConfig
-from seqgen.decoding.batching import pad_rows, plan_batches, round_width
+from seqgen.decoding.batching import pad_rows, padded_shape, plan_batches, round_width
 from seqgen.decoding.id_tables import power_of_two
 
 
@@ -25,6 +25,13 @@ def test_batches_cover_every_line_once_and_keep_their_budget():
     assert len(shapes) <= 12
     narrow = pad_rows([[5] * 18], config, limit=20)
     assert narrow.ids.shape == (1, 20)
+
+
+def test_shapes_are_few_and_hold_the_lines_up_to_the_limits():
+    config = DecodeConfig(batch_size=6)
+    assert padded_shape([3, 40, 17], config, limit=None) == (4, 48)
+    assert padded_shape([18], config, limit=20) == (1, 20)
+    assert padded_shape([1] * 5, config, limit=20) == (6, 16)
 
 
 def test_widths_are_few_and_sufficient():

@@ -12,6 +12,7 @@ from decoding.toy_model import ToyModel, every_target, random_lines, run, source
 from seqgen.decoding import Candidates, DecodeConfig, Shortlist, make_row_keys, search
 from seqgen.decoding import shortlist as shortlist_module
 from seqgen.decoding.shortlist import ShortlistedModel, candidate_sizes
+from seqgen.errors import ConfigError
 from seqgen.models import build_model
 from seqgen.models.config import (
     ModelConfig,
@@ -263,8 +264,15 @@ def test_the_columns_are_gathered_once_a_batch_not_at_every_step():
         if equation.primitive.name in ("gather", "dot_general")
     ]
     assert [inside for inside, shape in found if shape == (24, 16)] == [False]
-    assert (True, (3, 24)) in found  # the logits of a step
+    assert (True, (3, 1, 24)) in found  # the logits of a step
     assert not any(VOCAB in shape for _, shape in found)
+
+
+def test_contrastive_search_among_candidates_is_refused():
+    source = sources(random_lines(np.random.default_rng(1), 2))
+    candidates = random_shortlist(1).candidates(source)
+    with pytest.raises(ConfigError, match="contrastive_k=3 with candidates"):
+        run(ToyModel.random(1), source, DecodeConfig(contrastive_k=3), candidates=candidates)
 
 
 def test_a_shortlisted_model_keeps_the_contract():

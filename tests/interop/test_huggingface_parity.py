@@ -143,7 +143,7 @@ def test_gpt2_layer_by_layer_loss_and_every_gradient():
     @jit
     def run(params):
         model = definition.bind(params)
-        x = stack_input(model.config, model.target_embedding, text, model.decoder, None)
+        x = stack_input(model.config, model.vectors(text.ids), text, model.decoder, None)
         mask = AttentionMask(text.segments, text.segments, causal=True)
         states = layer_by_layer(model.decoder, x, mask, text.positions)
         hidden = model(batch)

@@ -254,6 +254,53 @@ def test_coverage_moves_bahdanaus_attention_and_no_other():
         assert same == (name != "bahdanau")
 
 
+def test_columns_of_all_tokens_are_the_whole_output_layer_in_their_order():
+    definition, params = build("transformer")
+    order = np.random.default_rng(0).permutation(VOCAB)
+    ids = jnp.array([*order, *range(4, 8)])  # what sources hold once more, as padding might
+    allowed = jnp.arange(len(ids)) < VOCAB
+
+    @jit
+    def run(params):
+        model = definition.bind(params)
+        hidden = model(example())
+        columns = model.output_columns(ids)
+        return model.output_logits(hidden), model.output_logits(hidden, columns, allowed)
+
+    whole, cut = map(np.asarray, run(params))
+    np.testing.assert_allclose(cut[..., :VOCAB], whole[..., order], atol=1e-5)
+    assert (cut[..., VOCAB:] == -np.inf).all()
+
+
+def test_few_columns_need_no_copies_over_the_whole_vocabulary():
+    definition, params = build("transformer")
+    model = definition.bind(params)
+    columns = model.output_columns(jnp.array([2, 9, 5]))
+    hidden = jnp.zeros((3, 4, DIM + 1 + 2 * 5))
+    whole = f"f32[12,{VOCAB}]"
+    assert whole in str(jax.make_jaxpr(model.output_logits)(hidden))
+    assert whole not in str(jax.make_jaxpr(model.output_logits)(hidden, columns))
+
+
+def test_rows_are_looked_up_once_to_be_read_and_by_the_gate(monkeypatch):
+    definition, params = build("transformer")
+    batch, shapes = example(), []
+
+    def lookup(table, ids):
+        shapes.append(ids.shape)
+        return table[ids]
+
+    def run(params):
+        model = definition.bind(params)
+        model.predictions(batch)
+        state = model.init_decode(model.encode(batch.source), max_len=4)
+        return model.extend(state, batch.target.ids, jnp.array(TARGET_LENGTHS))[0]
+
+    monkeypatch.setattr("seqgen.nn.embedding.lookup", lookup)
+    jax.eval_shape(run, params)
+    assert shapes == 2 * [batch.source.ids.shape, batch.target.ids.shape]
+
+
 def test_words_that_cannot_be_written_are_copied_and_the_gate_learns_which():
     definition, params = build("transformer", coverage=False, output_bias=True)
     params = {**params, "output_bias": params["output_bias"].at[4:].set(-30.0)}

@@ -16,7 +16,7 @@ from seqgen.training.progress import Progress
 from seqgen.training.run_directory import RunDirectory
 from seqgen.training.signals import StopSignals
 from seqgen.training.state import state_digest
-from seqgen.training.writers import read_rows, step_seconds
+from seqgen.training.writers import read_rows, total_step_seconds
 
 OPTIMIZER = OptimizerConfig(learning_rate=0.02, schedule="constant")
 
@@ -349,4 +349,4 @@ def test_samples_are_kept_and_the_end_has_ten_lines(tmp_path):
 
 def test_the_seconds_of_all_steps_from_logged_rows():
     rows = [{"step": 10, "step_ms": 100.0}, {"step": 30, "step_ms": 50.0}, {"step": 30, "eval": 1}]
-    assert step_seconds(rows) == pytest.approx(2.0)
+    assert total_step_seconds(rows) == pytest.approx(2.0)
