@@ -30,7 +30,7 @@ from seqgen import config, experiment
 from seqgen.benchmarking.curves import make_curve
 from seqgen.run_evaluation import evaluate
 from seqgen.training.run_directory import write_atomically
-from seqgen.training.writers import read_rows, step_seconds
+from seqgen.training.writers import read_rows, total_step_seconds
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from pretrain_finetune_page import LONGER, PRETRAINED, SCRATCH, page
@@ -202,7 +202,7 @@ def pretrain(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
         found[part] = {
             "recipe": recipe,
             "steps": options.pretrain_steps,
-            "seconds": step_seconds(logged),
+            "seconds": total_step_seconds(logged),
             "loss": min(row["eval/loss"] for row in logged if _scored(row)),
         }
     return found
@@ -238,7 +238,7 @@ def learn(
     if not kept.exists():
         write_atomically(kept, json.dumps(task.score(workdir)))
     logged = read_rows(workdir / "metrics.jsonl")
-    seconds = step_seconds(logged)
+    seconds = total_step_seconds(logged)
     return {
         "seed": seed,
         "steps": steps,
