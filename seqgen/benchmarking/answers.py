@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from seqgen.benchmarking import plots
-from seqgen.benchmarking.curves import AXES, at_equal, common_budget
+from seqgen.benchmarking.curves import AXES, common_budget, lowest_loss
 from seqgen.benchmarking.models import ATTENTION
 from seqgen.benchmarking.page import Block
 from seqgen.benchmarking.results import Row
@@ -152,15 +152,19 @@ def _quality_sentences(rows: Sequence[Row]) -> list[str]:
             ranking = _ranking(curves, axis)
             if len(ranking) > 1:
                 told = ", ".join(f"{model} {loss:.3f}" for model, loss in ranking)
-                sentences.append(f"{task}, validation loss at equal {label}, best first: {told}.")
+                sentences.append(f"{task}, lowest validation loss by equal {label}: {told}.")
         sentences += _distance_sentences([row for row in found if row["task"] == task], task)
     return sentences
 
 
 def _ranking(curves: dict[str, list[Any]], axis: str) -> list[tuple[str, float]]:
     budget = common_budget([curve for seeds in curves.values() for curve in seeds], axis)
-    values = at_equal(curves, axis, budget, "loss") if budget else {}
-    known = [(model, value["median"]) for model, value in values.items() if value is not None]
+    known = []
+    for model, seeds in curves.items():
+        losses = [lowest_loss(curve, axis, budget) for curve in seeds]
+        reached = [loss for loss in losses if loss is not None]
+        if budget and len(reached) == len(losses):
+            known.append((model, statistics.median(reached)))
     return sorted(known, key=lambda entry: entry[1])
 
 

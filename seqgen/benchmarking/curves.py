@@ -74,6 +74,14 @@ def read_at(curve: Sequence[Point], axis: str, budget: float, value: str) -> flo
     return None
 
 
+def lowest_loss(curve: Sequence[Point], axis: str, budget: float) -> float | None:
+    """The least loss up to `budget`, as one who keeps the best checkpoint has it; see `read_at`."""
+    last = read_at(curve, axis, budget, "loss")
+    if last is None:
+        return None
+    return min([last, *(point["loss"] for point in curve if point[axis] <= budget)])
+
+
 def common_budget(curves: Sequence[Sequence[Point]], axis: str) -> float:
     """The most that every curve has spent on `axis`; 0 if one has no point."""
     return min((curve[-1][axis] if curve else 0.0 for curve in curves), default=0.0)

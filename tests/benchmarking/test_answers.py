@@ -68,8 +68,10 @@ def test_quality_is_ranked_at_budgets_that_all_reached():
     found.append(rows.training_row("lstm", 0, speed=2.0))
     said = "\n".join(texts(found))
     # In equal seconds the faster one is further: 1.5 s are 3 of its steps, and 1.5 of the other's.
-    assert re.search(r"equal training seconds, best first: lstm 1\.000, gru 2\.500\.", said)
-    assert "equal target tokens, best first: gru 1.000, lstm 1.000." in said
+    assert re.search(
+        r"lowest validation loss by equal training seconds: lstm 1\.000, gru 2\.500\.", said
+    )
+    assert "lowest validation loss by equal target tokens: gru 1.000, lstm 1.000." in said
     assert "exact match on sources of 4 to 7 / 8 and more words: gru 0.90 / 0.80" in said
 
 

@@ -39,6 +39,14 @@ def test_nothing_is_extrapolated():
     assert curves.read_at([], "tokens", 1, "loss") is None
 
 
+def test_who_keeps_the_best_checkpoint_loses_nothing_by_learning_on():
+    curve = rows.training_row("gru", 0)["curve"]  # losses 3, 2, 1 at 100, 200, 300 tokens
+    curve[2]["loss"] = 5.0
+    assert curves.lowest_loss(curve, "tokens", 300) == curves.lowest_loss(curve, "tokens", 250) == 2
+    assert curves.lowest_loss(curve, "tokens", 150) == pytest.approx(2.5)
+    assert curves.lowest_loss(curve, "tokens", 301) is None
+
+
 def test_equal_time_is_another_order_than_equal_tokens():
     fast = [rows.training_row("fast", 0, speed=2.0)["curve"]]
     slow = [rows.training_row("slow", 0)["curve"]]
