@@ -9,6 +9,7 @@ the ratio, candidates a batch, BLEU of both with its signature, and the share of
 
 import argparse
 import dataclasses
+import functools
 import json
 import pathlib
 import statistics
@@ -16,6 +17,7 @@ import sys
 import time
 
 import numpy as np
+from in_turn import time_in_turn
 
 from seqgen import building, runs
 from seqgen.cli.arguments import parse_checkpoint
@@ -69,15 +71,11 @@ def main() -> int:
         answers[name] = [hypotheses[0].text for hypotheses in found]
         print(f"{name}: compiled", file=sys.stderr)
     widths = shortlist.widths[:]
-    passes: dict[str, list[tuple[float, float]]] = {name: [] for name in generators}
-    for number in range(arguments.rounds):
-        # Who comes first changes, so that what a pass leaves behind falls on both.
-        names = list(generators) if number % 2 == 0 else list(generators)[::-1]
-        for name in names:
-            wall, cpu = time.perf_counter(), time.process_time()
-            generators[name].generate(lines, **options)
-            passes[name].append((time.perf_counter() - wall, time.process_time() - cpu))
-        print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr)
+    programs = {
+        name: functools.partial(generator.generate, lines, **options)
+        for name, generator in generators.items()
+    }
+    passes = time_in_turn(programs, rounds=arguments.rounds)
     walls = {name: [wall for wall, _ in rows] for name, rows in passes.items()}
     ratios = [old / new for old, new in zip(walls["whole"], walls["shortlist"])]
     scores = {

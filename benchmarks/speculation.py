@@ -7,11 +7,13 @@ the ratios, one for each number of tokens that the draft proposes, and how many 
 """
 
 import argparse
+import functools
 import json
 import pathlib
 import statistics
 import sys
-import time
+
+from in_turn import time_in_turn
 
 import seqgen
 from seqgen import building
@@ -44,14 +46,8 @@ def main() -> int:
         return [hypotheses[0].text for hypotheses in model.generate(lines, **chosen)]
 
     answers = {name: answer(name) for name in ways}
-    passes: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    for number in range(arguments.rounds):
-        # Who comes first changes, so that what a pass leaves behind falls on all.
-        for name in list(ways) if number % 2 == 0 else list(ways)[::-1]:
-            wall, cpu = time.perf_counter(), time.process_time()
-            answer(name)
-            passes[name].append((time.perf_counter() - wall, time.process_time() - cpu))
-        print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr)
+    programs = {name: functools.partial(answer, name) for name in ways}
+    passes = time_in_turn(programs, rounds=arguments.rounds)
     walls = {name: [wall for wall, _ in rows] for name, rows in passes.items()}
     result = {
         "lines": len(lines),

@@ -13,6 +13,7 @@ import functools
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 
+from seqgen.benchmarking.named import check_known
 from seqgen.errors import ConfigError
 from seqgen.models import ModelConfig, build_model
 from seqgen.models.config import (
@@ -23,7 +24,6 @@ from seqgen.models.config import (
     TransformerEncoderConfig,
 )
 from seqgen.nn.parameters import Definition
-from seqgen.types import nearest
 
 DROPOUT = 0.1
 WIDTH_STEP = 4  # heads divide it, halves of it are even, and it is fine enough to match within 3 %
@@ -111,15 +111,7 @@ def get_model(name: str, *, alone: bool = False) -> BenchModel:
     Raises:
       ConfigError: there is none of that name; the nearest is named.
     """
-    if name not in MODELS:
-        guess = nearest(name, MODELS)
-        raise ConfigError(
-            f"unknown bench model {name!r}",
-            details=[
-                *([f"did you mean   {guess}"] if guess else []),
-                f"there are      {', '.join(MODELS)}",
-            ],
-        )
+    check_known(name, MODELS, what="bench model")
     model = MODELS[name]
     if not alone:
         return model
@@ -136,21 +128,6 @@ def _alone(config: ModelConfig) -> ModelConfig:
 def language_models(names: Iterable[str]) -> tuple[str, ...]:
     """`names` without attention, each once: there is no source to attend to."""
     return tuple(dict.fromkeys(name.removesuffix(ATTENTION) for name in names))
-
-
-def check_names(names: list[str]) -> list[str]:
-    """`names`, if each is in the table and stands there once.
-
-    Raises:
-      ConfigError: one is unknown or doubled, or there is none.
-    """
-    for name in names:
-        get_model(name)
-    doubled = sorted({name for name in names if names.count(name) > 1})
-    if doubled or not names:
-        cause = f"--models names {', '.join(doubled)} twice" if doubled else "--models is empty"
-        raise ConfigError(cause, details=[f"there are      {', '.join(MODELS)}"])
-    return names
 
 
 def define(config: ModelConfig, *, vocab: int, dtype: str = "float32") -> Definition:

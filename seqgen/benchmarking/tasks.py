@@ -10,9 +10,7 @@ from seqgen import config as config_module
 from seqgen import config_schema
 from seqgen.benchmarking.models import match_parameters
 from seqgen.config import Config
-from seqgen.errors import ConfigError
 from seqgen.models.config import RecurrentDecoderConfig
-from seqgen.types import nearest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,26 +159,6 @@ TASKS: dict[str, dict[str, Task]] = {
     "quick": {"number_words": QUICK},
     "smoke": {"number_words": SMOKE},
 }
-
-
-def check_tasks(names: list[str], *, scale: str) -> list[str]:
-    """`names`, if each is a task of the scale and stands there once.
-
-    Raises:
-      ConfigError: one is unknown or doubled, or there is none; those there are are listed.
-    """
-    known = TASKS[scale]
-    details = [f"there are      {', '.join(known)}"]
-    for name in names:
-        if name not in known:
-            guess = nearest(name, known)
-            more = [f"did you mean   {guess}"] if guess else []
-            raise ConfigError(f"compare has no task {name!r} here", details=[*more, *details])
-    doubled = sorted({name for name in names if names.count(name) > 1})
-    if doubled or not names:
-        cause = f"--tasks names {', '.join(doubled)} twice" if doubled else "--tasks is empty"
-        raise ConfigError(cause, details=details)
-    return names
 
 
 @dataclasses.dataclass(frozen=True)

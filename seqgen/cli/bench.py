@@ -6,6 +6,7 @@ import json
 import pathlib
 import shlex
 import sys
+from collections.abc import Collection
 from typing import Any
 
 from seqgen.cli.arguments import add_malloc_argument, add_verb
@@ -86,11 +87,9 @@ def run(args: argparse.Namespace) -> int:
 
     plan = cells.SMOKE if args.smoke else cells.QUICK if args.quick else cells.FULL
     if args.models is not None:
-        names = [name.strip() for name in args.models.split(",") if name.strip()]
-        plan = cells.with_models(plan, models.check_names(names))
+        plan = cells.with_models(plan, _chosen(args, "models", models.MODELS))
     if args.tasks is not None:
-        names = [name.strip() for name in args.tasks.split(",") if name.strip()]
-        chosen = tuple(tasks.check_tasks(names, scale=plan.scale))
+        chosen = _chosen(args, "tasks", tasks.TASKS[plan.scale])
         plan = dataclasses.replace(plan, tasks=chosen)
     old = results.read(args.against) if args.against else None
     folder = args.output or suite.default_folder(plan.scale)
@@ -130,6 +129,15 @@ def run(args: argparse.Namespace) -> int:
     if code == 0 and args.smoke and failed:
         return 1
     return code or (results.REGRESSED if worse else 0)
+
+
+def _chosen(args: argparse.Namespace, option: str, known: Collection[str]) -> tuple[str, ...]:
+    """The names of an option; see `named.check_names`."""
+    from seqgen.benchmarking.named import check_names
+
+    names = tuple(part.strip() for part in getattr(args, option).split(",") if part.strip())
+    check_names(names, known, what=f"bench {option.removesuffix('s')}", option=f"--{option}")
+    return names
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -43,6 +43,7 @@ class DocumentText:
         borders = ids.target_offsets[np.append(starts, num_lines)]
         self._ids = ids.target_ids[: borders[-1]]
         self._starts, self._stops, self._opens = cut_documents(borders, cfg.block_len)
+        self._plans: dict[tuple[int, int], PackingPlan] = {}
         self.counts = {
             "used_tokens": len(self._ids),
             "documents": len(borders) - 1,
@@ -50,15 +51,18 @@ class DocumentText:
         }
 
     def plan(self, *, rows_multiple: int, seed: int) -> PackingPlan:
-        """The batches of every epoch."""
-        lens = self._stops - self._starts
-        return PackingPlan(
-            source_lens=np.zeros_like(lens),
-            target_lens=lens,
-            examples=np.arange(len(lens)),
-            shape=text_shape(self._cfg, rows_multiple=rows_multiple),
-            seed=seed,
-        )
+        """The batches of every epoch, packed once."""
+        key = rows_multiple, seed
+        if key not in self._plans:
+            lens = self._stops - self._starts
+            self._plans[key] = PackingPlan(
+                source_lens=np.zeros_like(lens),
+                target_lens=lens,
+                examples=np.arange(len(lens)),
+                shape=text_shape(self._cfg, rows_multiple=rows_multiple),
+                seed=seed,
+            )
+        return self._plans[key]
 
     def pad_fraction(self, plan: PackingPlan) -> float:
         """Share of padding over an epoch."""

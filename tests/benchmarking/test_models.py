@@ -7,12 +7,12 @@ from seqgen.benchmarking import flops
 from seqgen.benchmarking.cells import Cell
 from seqgen.benchmarking.models import (
     MODELS,
-    check_names,
     count_parameters,
     define,
     language_models,
     match_parameters,
 )
+from seqgen.benchmarking.named import check_names
 from seqgen.benchmarking.worker import random_batch, random_rows
 from seqgen.errors import ConfigError
 from seqgen.training.compilation import count_flops
@@ -54,7 +54,7 @@ def test_what_no_width_reaches_is_refused():
 )
 def test_bad_names_are_refused(names, said):
     with pytest.raises(ConfigError, match=said):
-        check_names(names)
+        check_names(names, MODELS, what="bench model", option="--models")
 
 
 def test_flops_of_an_lstm_by_hand():

@@ -7,8 +7,9 @@ import rows
 
 from seqgen.benchmarking import curves, pace, quality, suite
 from seqgen.benchmarking.cells import FULL, SMOKE
+from seqgen.benchmarking.named import check_names
 from seqgen.benchmarking.results import Results
-from seqgen.benchmarking.tasks import TASKS, Training, check_tasks
+from seqgen.benchmarking.tasks import TASKS, Training
 from seqgen.errors import ConfigError
 
 BOTH = dataclasses.replace(SMOKE, first_only=())
@@ -234,14 +235,14 @@ def test_language_models_have_no_source_to_attend_to(trained, tmp_path):
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["copi"], "no task 'copi' here[\\s\\S]*did you mean   copy"),
+        (["copi"], "unknown bench task 'copi'[\\s\\S]*did you mean   copy"),
         ([], "--tasks is empty"),
         (["copy", "copy"], "--tasks names copy twice"),
     ],
 )
 def test_bad_names_of_tasks_are_refused(names, said):
     with pytest.raises(ConfigError, match=said):
-        check_tasks(names, scale="full")
+        check_names(names, TASKS["full"], what="bench task", option="--tasks")
 
 
 def test_an_interrupted_training_is_no_row(trained, tmp_path):
